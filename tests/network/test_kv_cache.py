@@ -80,3 +80,6 @@ def test_what_does_not_fit_is_refused(network: GPT) -> None:
     long.set_lengths([6])
     with pytest.raises(InputError, match="does not fit"):
         small.fill_row(0, long)
+    tiled = KVCache(network.config, 1, 8, tiled=True)
+    with pytest.raises(InputError, match="one of two caches is tiled"):
+        tiled.fill_row(0, long)

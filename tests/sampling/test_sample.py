@@ -13,6 +13,7 @@ from crystallm.errors import CrystallmError, InputError
 from crystallm.network import kernels
 from crystallm.network.conditions import guide, value_tensor
 from crystallm.network.config import ModelConfig
+from crystallm.network.ragged import RaggedNetwork
 from crystallm.network.transformer import GPT
 from crystallm.sampling.sample import check_request, sample, sample_stream, serve
 from crystallm.sampling.sequence import DecodingOptions, Sample, SequenceRequest, Stop
@@ -20,6 +21,9 @@ from toy_sampling import CIF, CONTEXT, END, ORBITS, PROMPTS, V, draw, random_pro
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+
+    from crystallm.network.kv_cache import KVCache
+    from crystallm.network.ragged import Runs
 
 
 # Each of the two languages ends and outgrows its context in its own way.
@@ -154,16 +158,16 @@ def test_progress_counts_texts_and_tokens(network: GPT) -> None:
 
 
 def test_prompts_are_read_once(network: GPT, monkeypatch: pytest.MonkeyPatch) -> None:
-    shapes: list[tuple[int, ...]] = []
-    features = GPT.features
+    lengths: list[list[int]] = []
+    runs = RaggedNetwork.runs
 
-    def spy(self: GPT, ids: torch.Tensor, **options: Any) -> torch.Tensor:
-        shapes.append(tuple(ids.shape))
-        return features(self, ids, **options)
+    def spy(self: RaggedNetwork, tokens: Sequence[Sequence[int]], cache: KVCache) -> Runs:
+        lengths.append([len(run) for run in tokens])
+        return runs(self, tokens, cache)
 
-    monkeypatch.setattr(GPT, "features", spy)
+    monkeypatch.setattr(RaggedNetwork, "runs", spy)
     draw(network, [PROMPTS[5]] * 20 + [PROMPTS[4]] * 20, batch_size=4, max_new_tokens=3)
-    assert [shape for shape in shapes if shape[1] > 1] == [(2, 39)]
+    assert [each for each in lengths if max(each) > 1] == [[len(PROMPTS[5]) - 1, len(PROMPTS[4]) - 1]]
 
 
 def test_no_prompts_no_samples(network: GPT) -> None:

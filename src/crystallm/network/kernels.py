@@ -20,7 +20,9 @@ if TYPE_CHECKING:
     from crystallm.network.config import Ids, ModelConfig
 
 LONG_RUN = 12
-"""Longest run for which compiled attention is faster than torch's (250 columns, D = 64)."""
+"""Longest run for which compiled attention without tiles is faster than torch's (250 columns, D = 64)."""
+TILED_DIMS = 32
+"""Tiles need heads of a multiple of this."""
 
 _MIN_PARALLEL_COLUMNS = 100_000  # columns to read, over all tokens, from which several threads pay off
 
@@ -33,6 +35,11 @@ def available(weight: Tensor) -> bool:
         and _numba_kernels() is not None
         and _works(weight.dtype)
     )
+
+
+def can_tile(weight: Tensor, head_dim: int) -> bool:
+    """Return whether attention works on tiles, given that there are kernels for a weight."""
+    return weight.dtype == torch.bfloat16 and head_dim % TILED_DIMS == 0 and _tiles_work()
 
 
 class Stream:
@@ -85,25 +92,29 @@ class RowAttention:
     Args:
         plan: (3, B) int64: for each row the start of its run among the N, its length, the cached tokens.
         angles: cosines and sines of rotary positions, (2, N, D / 2) float32; None for none.
+        tiled: keys and values are in the order of `numba_tiles`.
     """
 
-    def __init__(self, plan: Ids, angles: Any) -> None:
+    def __init__(self, plan: Ids, angles: Any, *, tiled: bool = False) -> None:
         self._plan = plan
+        self._tiled = tiled
         self._angles = np.empty((2, 0, 0), np.float32) if angles is None else angles
         self._parts = _parts(plan)
 
     def __call__(self, qkv: Any, keys: Any, values: Any, out: Any) -> None:
-        """Write the attention (N, H, D) to `out`, but for runs longer than `LONG_RUN`.
+        """Write the attention (N, H, D) to `out`, but without tiles for runs of at most `LONG_RUN`.
 
         Args:
             qkv: (N or more, 3, H, D) array, see `array_of`, as are the others.
             keys: (B, H, capacity, D), written at the new tokens' columns, as are `values`.
             out: (N or more, H, D).
         """
-        attend = _kernels().attend
 
         def attend_rows(rows: tuple[int, int]) -> None:
-            attend(qkv, self._angles, keys, values, self._plan, LONG_RUN, rows, out)
+            if self._tiled:
+                _numba_tiles().attend(qkv, self._angles, keys, values, self._plan, rows, out)
+            else:
+                _kernels().attend(qkv, self._angles, keys, values, self._plan, LONG_RUN, rows, out)
 
         if len(self._parts) == 1:
             attend_rows(self._parts[0])
@@ -141,10 +152,28 @@ def _numba_kernels() -> Any:
 @cache
 def _works(dtype: torch.dtype) -> bool:
     """Return whether a first call succeeds: compilation can fail on untested machines."""
-    ones, rows = array_of(torch.ones(1, 3, 1, 2, dtype=dtype)), array_of(torch.zeros(1, 1, 1, 2, dtype=dtype))
-    result = torch.zeros(1, 1, 2, dtype=dtype)
+    return _attends(dtype, 2, tiled=False)
+
+
+@cache
+def _tiles_work() -> bool:
+    """Return whether there are tiles and a first call with them succeeds."""
     try:
-        RowAttention(np.array([[0], [1], [0]]), None)(ones, rows, rows.copy(), array_of(result))
+        from crystallm.network import numba_tiles
+    except ImportError:
+        return False
+    return numba_tiles.permitted() and _attends(torch.bfloat16, TILED_DIMS, tiled=True)
+
+
+def _attends(dtype: torch.dtype, n_dims: int, *, tiled: bool) -> bool:
+    """Return whether one token attends to itself."""
+    ones = array_of(torch.ones(1, 3, 1, n_dims, dtype=dtype))
+    rows, result = (
+        array_of(torch.zeros(1, 1, 32, n_dims, dtype=dtype)),
+        torch.zeros(1, 1, n_dims, dtype=dtype),
+    )
+    try:
+        RowAttention(np.array([[0], [1], [0]]), None, tiled=tiled)(ones, rows, rows.copy(), array_of(result))
     except Exception as error:  # noqa: BLE001 - on any failure torch is used instead
         why = " ".join(str(error).split())[:100]
         logging.getLogger(__name__).warning(
@@ -152,6 +181,12 @@ def _works(dtype: torch.dtype) -> bool:
         )
         return False
     return bool((result == 1).all())
+
+
+def _numba_tiles() -> Any:
+    from crystallm.network import numba_tiles
+
+    return numba_tiles
 
 
 def _kernels() -> Any:

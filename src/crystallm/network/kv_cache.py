@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -15,6 +16,9 @@ if TYPE_CHECKING:
     from crystallm.network.config import ModelConfig
 
 
+_BLOCK = 32  # columns that are allocated and copied together
+
+
 class KVCache:
     """Keys and values of the cached tokens of each row, preallocated and written in place.
 
@@ -22,7 +26,8 @@ class KVCache:
     rows are in use; `GPT.forward(ids, cache=cache)` expects exactly these and appends its T tokens to each.
 
     Args:
-        capacity: allocated tokens per row; the network's context if None.
+        capacity: tokens per row; the network's context if None. Whole blocks of 32 are allocated.
+        tiled: blocks are in the order of `numba_tiles`, for compiled attention alone.
     """
 
     def __init__(
@@ -33,12 +38,13 @@ class KVCache:
         *,
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
+        tiled: bool = False,
     ) -> None:
         self.capacity = config.context if capacity is None else capacity
-        shape = (config.n_layer, rows, config.n_head, self.capacity, config.head_dim)
-        # Zeros, not empty: a masked column must not hold a NaN, as 0 * NaN is NaN.
-        self.keys = torch.zeros(shape, device=device, dtype=dtype)  # (n_layer, B, H, capacity, D)
-        self.values = torch.zeros(shape, device=device, dtype=dtype)  # (n_layer, B, H, capacity, D)
+        self.tiled = tiled
+        shape = (config.n_layer, rows, config.n_head, _whole_blocks(self.capacity), config.head_dim)
+        self.keys = _zeros(shape, torch.device(device), dtype)  # (n_layer, B, H, capacity, D)
+        self.values = _zeros(shape, torch.device(device), dtype)  # (n_layer, B, H, capacity, D)
         self._lengths = [0] * rows
         self.n_rows = rows
         self._set_view()
@@ -63,15 +69,18 @@ class KVCache:
         `row` may be `n_rows`, the first unused row, which is then in use.
 
         Raises:
-            InputError: no such row, or the source is longer than the capacity.
+            InputError: no such row, the source is longer than the capacity, or its blocks have another order.
         """
         if not 0 <= row <= min(self.n_rows, self.keys.shape[1] - 1):
             raise InputError(f"{row=} is neither in use nor the next of {self.keys.shape[1]} rows")
         length = source.lengths[source_row]
         if length > self.capacity:
             raise InputError(f"a row of {length} tokens does not fit a cache of {self.capacity}")
-        self.keys[:, row, :, :length] = source.keys[:, source_row, :, :length]
-        self.values[:, row, :, :length] = source.values[:, source_row, :, :length]
+        if source.tiled != self.tiled:
+            raise InputError("one of two caches is tiled: create both in the same way")
+        width = _whole_blocks(length)
+        self.keys[:, row, :, :width] = source.keys[:, source_row, :, :width]
+        self.values[:, row, :, :width] = source.values[:, source_row, :, :width]
         self._lengths[row] = length
         self.n_rows = max(self.n_rows, row + 1)
         self._set_view()
@@ -88,10 +97,10 @@ class KVCache:
         holes = [row for row in range(kept) if row in dropped]
         movers = [row for row in order if row >= kept]
         for hole, mover in zip(holes, movers, strict=True):
-            length = self._lengths[mover]
-            self.keys[:, hole, :, :length] = self.keys[:, mover, :, :length]
-            self.values[:, hole, :, :length] = self.values[:, mover, :, :length]
-            self._lengths[hole] = length
+            width = _whole_blocks(self._lengths[mover])
+            self.keys[:, hole, :, :width] = self.keys[:, mover, :, :width]
+            self.values[:, hole, :, :width] = self.values[:, mover, :, :width]
+            self._lengths[hole] = self._lengths[mover]
         sources = list(range(kept))
         for hole, mover in zip(holes, movers, strict=True):
             sources[hole] = mover
@@ -111,12 +120,13 @@ class KVCache:
         """Grow to `capacity` tokens per row and keep the cached tokens. Never shrinks."""
         if capacity <= self.capacity:
             return
+        self.capacity = capacity
+        width = _whole_blocks(self._longest)
         for name in ("keys", "values"):
             old = getattr(self, name)
-            new = old.new_zeros((*old.shape[:3], capacity, old.shape[4]))
-            new[:, : self.n_rows, :, : self._longest] = old[:, : self.n_rows, :, : self._longest]
+            new = _zeros((*old.shape[:3], _whole_blocks(capacity), old.shape[4]), old.device, old.dtype)
+            new[:, : self.n_rows, :, :width] = old[:, : self.n_rows, :, :width]
             setattr(self, name, new)
-        self.capacity = capacity
 
     def positions(self, n_tokens: int) -> Tensor:
         """Return the positions (B, T) of the next `n_tokens` tokens of each row."""
@@ -161,3 +171,17 @@ class KVCache:
             self._lengths[row] += n_tokens
         self._longest += n_tokens
         self._starts += n_tokens
+
+
+def _whole_blocks(n_columns: int) -> int:
+    return -(-n_columns // _BLOCK) * _BLOCK
+
+
+def _zeros(shape: tuple[int, ...], device: torch.device, dtype: torch.dtype) -> Tensor:
+    """Return zeros, on a CPU in memory that is not used before it is written.
+
+    Zeros, not empty: a masked column must not hold a NaN, as 0 * NaN is NaN.
+    """
+    if device.type != "cpu":
+        return torch.zeros(shape, device=device, dtype=dtype)
+    return torch.from_numpy(np.zeros(shape, f"u{dtype.itemsize}")).view(dtype)

@@ -93,7 +93,7 @@ def plan_runs(tokens: Sequence[Sequence[int]], cache: KVCache, *, by_row: bool =
 
     Args:
         tokens: new tokens of each row, at least one.
-        by_row: use compiled attention for all but long runs.
+        by_row: use compiled attention, without tiles for all but long runs.
     """
     device = cache.keys.device
     lengths: Ids = np.array([len(run) for run in tokens])
@@ -101,7 +101,10 @@ def plan_runs(tokens: Sequence[Sequence[int]], cache: KVCache, *, by_row: bool =
     rows = np.repeat(np.arange(len(lengths)), lengths)
     cached: Ids = np.array(cache.lengths)
     positions = np.arange(int(lengths.sum())) - starts[rows] + cached[rows]
-    planned = _long_runs(lengths, cached) if by_row else _plan_groups(lengths, cached, cache)
+    if by_row:
+        planned = [] if cache.tiled else _long_runs(lengths, cached)
+    else:
+        planned = _plan_groups(lengths, cached, cache)
     only = not by_row and len(planned) == 1
     groups = [_group(plan, (lengths, starts, cached), device, only=only) for plan in planned]
     return Runs(
@@ -220,9 +223,16 @@ class RaggedNetwork:
         self._padded_size = padded_size if packs else int
         self._head = linear(network.lm_head)
         self.compiled = compiled and kernels.available(weight)
+        self._tiled = self.compiled and kernels.can_tile(weight, network.config.head_dim)
         self._blocks = [BlockProducts.of(block, linear, fused=packs) for block in network.transformer.h]
         self._stream: kernels.Stream | None = None  # of the Llama form, compiled
         self._table: Any = np.empty((2, 0, 0), np.float32)  # of its rotation by position
+
+    def new_cache(self, rows: int, capacity: int) -> KVCache:
+        """Return an empty cache in the order that is fastest."""
+        cache = self.network.new_cache(rows, capacity)
+        cache.tiled = self._tiled
+        return cache
 
     def runs(self, tokens: Sequence[Sequence[int]], cache: KVCache) -> Runs:
         """Plan the pass of the new tokens of each row, at least one, for `features`."""
@@ -278,7 +288,7 @@ class RaggedNetwork:
             stream = self._stream = kernels.Stream(size, trunk.h[0], self.network.config)
         stream.set_size(size)
         stream.x[:n] = x
-        rows = kernels.RowAttention(runs.plan, self._angles(runs))
+        rows = kernels.RowAttention(runs.plan, self._angles(runs), tiled=cache.tiled)
         rotation = self._rotation(runs) if runs.groups else None
         keys, values = kernels.array_of(cache.keys), kernels.array_of(cache.values)
         update = None
@@ -314,7 +324,7 @@ class RaggedNetwork:
 def _compiled_attention(runs: Runs, cache: KVCache) -> AttentionFunction:
     """Return compiled attention without rotation, with torch's for long runs."""
     assert runs.plan is not None  # noqa: S101 - planned for compiled attention
-    rows = kernels.RowAttention(runs.plan, None)
+    rows = kernels.RowAttention(runs.plan, None, tiled=cache.tiled)
 
     def attention(qkv: Tensor, layer: int) -> Tensor:
         out = torch.empty_like(qkv[:, 0])

@@ -84,13 +84,13 @@ class Decoder:
         self.context = network.config.context
         self.device = network.transformer.wte.weight.device
         self.rows: list[TokenSequence] = []
-        self.cache = network.new_cache(batch_size, min(_FIRST_CAPACITY, self.context))
+        self._ragged = RaggedNetwork(network, compiled=compiled)
+        self.cache = self._ragged.new_cache(batch_size, min(_FIRST_CAPACITY, self.context))
         self.cache.set_lengths([])
-        self._plain = network.new_cache(batch_size, self.cache.capacity) if guided else None
+        self._plain = self._ragged.new_cache(batch_size, self.cache.capacity) if guided else None
         self._set_plain_lengths([])
         self._vectors: dict[Conditions, Tensor] = {}
         self._prefills: OrderedDict[tuple[object, ...], _Prefill] = OrderedDict()
-        self._ragged = RaggedNetwork(network, compiled=compiled)
         self._token_sampler = TokenSampler(network.config.vocab_size, compiled=self._ragged.compiled)
 
     def prefill(self, sequence: TokenSequence, upcoming: Iterable[TokenSequence]) -> _Prefill:
@@ -255,37 +255,47 @@ class Decoder:
 
     def _read_prefixes(self, group: Mapping[tuple[object, ...], TokenSequence]) -> None:
         """Prefill all sequences of a group in one pass."""
-        sequences = list(group.values())
+        sequences = sorted(group.values(), key=lambda sequence: -len(sequence.ids))
         lengths = [len(sequence.ids) - 1 for sequence in sequences]
-        longest = max(lengths)
-        cache = self.network.new_cache(len(sequences), longest)
-        plain = None if self._plain is None else self.network.new_cache(len(sequences), longest)
+        cache = self._ragged.new_cache(len(sequences), lengths[0])
+        plain = None if self._plain is None else self._ragged.new_cache(len(sequences), lengths[0])
         log_probs: list[list[float]] = [[] for _ in sequences]
-        if longest:
-            # Padding comes after the tokens, where causal attention does not look, and is truncated.
-            padded = torch.tensor(
-                [row.ids[:-1] + [0] * (longest - n) for row, n in zip(sequences, lengths, strict=True)]
-            )  # (B, T)
+        read = [sequence for sequence in sequences if len(sequence.ids) > 1]  # the first ones
+        if read:
             with torch.inference_mode():
-                padded, conditions = padded.to(self.device), self._conditions(sequences)
-                features = self.network.features(padded, cache=cache, conditions=conditions)  # (B, T, C)
-                cache.set_lengths(lengths)
+                features, starts = self._read(read, cache, self._row_vectors(read))  # (N, C)
                 if plain is not None:
-                    self.network.features(padded, cache=plain)
-                    plain.set_lengths(lengths)
-                positions = [
-                    (i, k) for i, row in enumerate(sequences) for k in range(row.n_prompt - 1, lengths[i])
+                    self._read(read, plain, None)
+                known = [
+                    (i, k)
+                    for i, sequence in enumerate(read)
+                    for k in range(sequence.n_prompt - 1, lengths[i])
                 ]
-                if positions:
-                    index = torch.tensor(positions, device=self.device)  # (N, 2)
-                    logits = self.network.lm_head(features[index[:, 0], index[:, 1]]).float()  # (N, V)
-                    values = token_log_probs(logits, [sequences[i].ids[k + 1] for i, k in positions])
-                    for (i, _), log_prob in zip(positions, values, strict=True):
+                if known:
+                    index = torch.tensor([starts[i] + k for i, k in known], device=self.device)
+                    logits = self._ragged.logits(features[index])  # (N, V)
+                    values = token_log_probs(logits, [read[i].ids[k + 1] for i, k in known])
+                    for (i, _), log_prob in zip(known, values, strict=True):
                         log_probs[i].append(log_prob)
-        for i, key in enumerate(group):
-            self._prefills[key] = _Prefill(cache, plain, i, log_probs[i])
+        for each in (cache, plain):
+            if each is not None:
+                each.set_lengths(lengths)
+        for i, sequence in enumerate(sequences):
+            self._prefills[sequence.key] = _Prefill(cache, plain, i, log_probs[i])
         while len(self._prefills) > max(_MAX_PREFILLS, len(group)):
             self._prefills.popitem(last=False)
+
+    def _read(
+        self, sequences: Sequence[TokenSequence], cache: KVCache, vectors: Tensor | None
+    ) -> tuple[Tensor, tuple[int, ...]]:
+        """Read all tokens of sequences but the last of each into an empty cache.
+
+        Returns:
+            Features (N, C) of the tokens, and where those of each sequence start.
+        """
+        cache.set_lengths([0] * len(sequences))
+        runs = self._ragged.runs([sequence.ids[:-1] for sequence in sequences], cache)
+        return self._ragged.features(runs, cache, vectors), runs.starts
 
 
 def _next_tokens(sequence: TokenSequence, run: Sequence[int]) -> list[int]:
