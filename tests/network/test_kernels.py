@@ -28,6 +28,22 @@ def test_threads_share_the_rows(monkeypatch):
         assert torch.equal(one, other)
 
 
+@pytest.mark.parametrize("has_bias", [True, False])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_compiled_layer_norm_is_that_of_torch(dtype, has_bias):
+    net = network("gpt2", dtype)
+    norm = torch.nn.LayerNorm(32, bias=has_bias, dtype=dtype)
+    with torch.no_grad():
+        for parameter in norm.parameters():
+            parameter.add_(torch.randn(32).to(dtype))
+    x, update = ((3 + torch.randn(7, 32)).to(dtype) for _ in range(2))
+    stream = kernels.Stream(7, net.transformer.h[0], net.config)
+    stream.x[:] = x
+    torch.testing.assert_close(stream.norm(None, norm), norm(x))
+    torch.testing.assert_close(stream.norm(update, norm), norm(x + update))
+    assert torch.equal(stream.x, x + update)
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_compiled_norm_and_gate_are_those_of_torch(dtype):
     net = network("llama", dtype)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from torch.nn import LayerNorm
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -43,10 +44,10 @@ def can_tile(weight: Tensor, head_dim: int) -> bool:
 
 
 class Stream:
-    """The stream of the Llama form, and room for the inputs of products, for up to `capacity` tokens.
+    """The stream, and room for the inputs of products, for up to `capacity` tokens.
 
     Between two products, compiled code adds the last one to the stream and normalizes the sum, attends, or
-    applies the gate. Nothing is allocated.
+    applies the gate of the Llama form. Nothing is allocated.
 
     Args:
         block: of the network.
@@ -71,7 +72,12 @@ class Stream:
         """Add an update (N, C) to the stream and return its norm (N, C), which the next call overwrites."""
         x, normed, *_ = self._arrays
         added = x[:0] if update is None else array_of(update)
-        _kernels().rms_norm(x, added, array_of(module.weight.detach()), float(module.eps or 0.0), normed)
+        weight, epsilon = array_of(module.weight.detach()), float(module.eps or 0.0)
+        if isinstance(module, LayerNorm):
+            bias = weight[:0] if module.bias is None else array_of(module.bias.detach())
+            _kernels().layer_norm(x, added, weight, bias, epsilon, normed)
+        else:
+            _kernels().rms_norm(x, added, weight, epsilon, normed)
         return self._normed
 
     def gate(self, wide: Tensor) -> Tensor:

@@ -324,6 +324,15 @@ def _attend(
                 t += n_queries
 
 
+@inlined
+def _add(x: Any, update: Any, row: int) -> None:
+    """Add a row of an update (N, C), if it has rows, to a row of x (N, C)."""
+    if len(update):
+        target, added = x[row], update[row]
+        for d in range(x.shape[1]):
+            target[d] = from_float(to_float(target[d]) + to_float(added[d]), target[0])
+
+
 def _rms_norm(x: Any, update: Any, weight: Any, epsilon: float, out: Any) -> None:
     """Add an update (N, C), if it has rows, to x (N, C), and write the RMSNorm of the sum to `out` (N, C).
 
@@ -331,17 +340,36 @@ def _rms_norm(x: Any, update: Any, weight: Any, epsilon: float, out: Any) -> Non
     """
     n_dims = x.shape[1]
     for row in range(x.shape[0]):
+        _add(x, update, row)
         source, target = x[row], out[row]
-        if len(update):
-            added = update[row]
-            for d in range(n_dims):
-                source[d] = from_float(to_float(source[d]) + to_float(added[d]), source[0])
         total = np.float32(0)
         for d in range(n_dims):
             total += to_float(source[d]) * to_float(source[d])
         scale = np.float32(1 / np.sqrt(total / np.float32(n_dims) + np.float32(epsilon)))
         for d in range(n_dims):
             target[d] = from_float(to_float(source[d]) * scale * to_float(weight[d]), source[0])
+
+
+def _layer_norm(x: Any, update: Any, weight: Any, bias: Any, epsilon: float, out: Any) -> None:
+    """As `rms_norm`, but LayerNorm (arXiv:1607.06450), with a weight (C) and a bias (C), or (0) for none."""
+    n_dims = x.shape[1]
+    for row in range(x.shape[0]):
+        _add(x, update, row)
+        source, target = x[row], out[row]
+        total = np.float32(0)
+        for d in range(n_dims):
+            total += to_float(source[d])
+        mean, squares = total / np.float32(n_dims), np.float32(0)
+        for d in range(n_dims):
+            squares += (to_float(source[d]) - mean) ** 2
+        scale = np.float32(1 / np.sqrt(squares / np.float32(n_dims) + np.float32(epsilon)))
+        if len(bias):
+            for d in range(n_dims):
+                normed = (to_float(source[d]) - mean) * scale * to_float(weight[d]) + to_float(bias[d])
+                target[d] = from_float(normed, source[0])
+        else:
+            for d in range(n_dims):
+                target[d] = from_float((to_float(source[d]) - mean) * scale * to_float(weight[d]), source[0])
 
 
 def _swiglu(x: Any, out: Any) -> None:
@@ -366,4 +394,5 @@ def njit_cached(function: Any, fast: set[str]) -> Any:
 
 attend = njit_cached(_attend, FAST)
 rms_norm = njit_cached(_rms_norm, _REORDER)
+layer_norm = njit_cached(_layer_norm, _REORDER)
 swiglu = njit_cached(_swiglu, _REORDER)

@@ -225,7 +225,8 @@ class RaggedNetwork:
         self.compiled = compiled and kernels.available(weight)
         self._tiled = self.compiled and kernels.can_tile(weight, network.config.head_dim)
         self._blocks = [BlockProducts.of(block, linear, fused=packs) for block in network.transformer.h]
-        self._stream: kernels.Stream | None = None  # of the Llama form, compiled
+        self._stream: kernels.Stream | None = None  # if compiled
+        self._gated = network.config.form == "llama"
         self._table: Any = np.empty((2, 0, 0), np.float32)  # of its rotation by position
 
     def new_cache(self, rows: int, capacity: int) -> KVCache:
@@ -251,7 +252,7 @@ class RaggedNetwork:
             cache: keys and values of earlier tokens.
             conditions: (B, 2 C) vectors of each row, from `GPT.condition_vectors`; None for none.
         """
-        trunk, config = self.network.transformer, self.network.config
+        trunk = self.network.transformer
         x: Tensor = trunk.wte(runs.ids)  # (N, C)
         if trunk.wpe is not None:
             x = x + trunk.wpe(runs.positions)
@@ -260,8 +261,7 @@ class RaggedNetwork:
             embedding, head = conditions[runs.rows].chunk(2, dim=-1)  # (N, C) each
             x = x + embedding
         with attention_kernels(runs.ids.device):
-            compiled = self.compiled and config.form == "llama"
-            out = (self._apply_compiled if compiled else self._apply_blocks)(x, runs, cache)
+            out = (self._apply_compiled if self.compiled else self._apply_blocks)(x, runs, cache)
         cache.set_lengths(runs.lengths)
         return out if head is None else out + head
 
@@ -280,7 +280,7 @@ class RaggedNetwork:
         return self._table.take(runs.positions.numpy(), axis=1)
 
     def _apply_compiled(self, x: Tensor, runs: Runs, cache: KVCache) -> Tensor:
-        """Return the normalized stream (N, C) after all blocks of the Llama form, by compiled kernels."""
+        """Return the normalized stream (N, C) after all blocks, by compiled kernels."""
         assert runs.plan is not None  # noqa: S101 - planned for compiled attention
         n, size, trunk = len(x), self._padded_size(len(x)), self.network.transformer
         stream = self._stream
@@ -288,7 +288,8 @@ class RaggedNetwork:
             stream = self._stream = kernels.Stream(size, trunk.h[0], self.network.config)
         stream.set_size(size)
         stream.x[:n] = x
-        rows = kernels.RowAttention(runs.plan, self._angles(runs), tiled=cache.tiled)
+        angles = self._angles(runs) if self._gated else None  # the Llama form has rotary positions
+        rows = kernels.RowAttention(runs.plan, angles, tiled=cache.tiled)
         rotation = self._rotation(runs) if runs.groups else None
         keys, values = kernels.array_of(cache.keys), kernels.array_of(cache.values)
         update = None
@@ -298,7 +299,8 @@ class RaggedNetwork:
             if runs.groups:
                 _attend_long_runs(self._heads(qkv[:n]), runs, cache, rotation, layer, attended)
             update = block.c_proj(attended)
-            update = block.narrow(stream.gate(block.wide(stream.norm(update, block.ln_2))))
+            activate = stream.gate if self._gated else block.activate
+            update = block.narrow(activate(block.wide(stream.norm(update, block.ln_2))))
         return stream.norm(update, trunk.ln_f)[:n].clone()
 
     def _heads(self, qkv: Tensor) -> Tensor:
@@ -306,34 +308,17 @@ class RaggedNetwork:
         return qkv.view(-1, 3, self.network.config.n_head, self.network.config.head_dim)
 
     def _apply_blocks(self, x: Tensor, runs: Runs, cache: KVCache) -> Tensor:
-        """Return the normalized stream (N, C) after all blocks."""
+        """Return the normalized stream (N, C) after all blocks, by torch."""
         rotation = self._rotation(runs)
         n, size = len(x), self._padded_size(len(x))
         x = pad(x, size)
-        attention = (
-            _torch_attention(runs, cache, rotation) if runs.plan is None else _compiled_attention(runs, cache)
-        )
+        attention = _torch_attention(runs, cache, rotation)
         for layer, block in enumerate(self._blocks):
             qkv = self._heads(block.c_attn(block.ln_1(x)))[:n]  # (N, 3, H, D)
             x = x + block.c_proj(pad(attention(qkv, layer).flatten(1), size))
             x = x + block.narrow(block.activate(block.wide(block.ln_2(x))))
         out: Tensor = self.network.transformer.ln_f(x[:n])
         return out
-
-
-def _compiled_attention(runs: Runs, cache: KVCache) -> AttentionFunction:
-    """Return compiled attention without rotation, with torch's for long runs."""
-    assert runs.plan is not None  # noqa: S101 - planned for compiled attention
-    rows = kernels.RowAttention(runs.plan, None, tiled=cache.tiled)
-
-    def attention(qkv: Tensor, layer: int) -> Tensor:
-        out = torch.empty_like(qkv[:, 0])
-        rows(*map(kernels.array_of, (qkv, cache.keys[layer], cache.values[layer], out)))
-        if runs.groups:
-            _attend_long_runs(qkv, runs, cache, None, layer, out)
-        return out
-
-    return attention
 
 
 def _attend_long_runs(  # noqa: PLR0917 - as above, and where to
