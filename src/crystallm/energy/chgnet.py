@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import io
+import sys
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,6 +23,19 @@ BATCH = 16
 and the last digits would depend on the others, so that a resumed run would end differently."""
 
 
+UNNEEDED = ("chgnet.model.dynamics", "chgnet.utils.vasp_utils")
+"""Modules for molecular dynamics and for VASP that CHGNet's packages import. With them come ASE, matplotlib
+and scipy.signal, nine tenths of the time that loading CHGNet takes."""
+
+
+class _StandIn(ModuleType):
+    """Stands for a module that is not needed: all its names are None."""
+
+    def __getattr__(self, name: str) -> None:
+        if name.startswith("__"):
+            raise AttributeError(name)
+
+
 class ChgnetModel:
     """CHGNet 0.3.0 (Deng et al. 2023), with the weights of its package.
 
@@ -30,15 +45,13 @@ class ChgnetModel:
     name = "chgnet"
 
     def __init__(self, device: str = "auto") -> None:
-        from chgnet.model import CHGNet
-
         from crystallm.execution.devices import resolve_device
 
         # An explicit device: CHGNet's own choice takes Apple's GPU, which lacks double precision.
         where = resolve_device(device)
         self._batch = 1 if where.type == "cpu" else BATCH
         with contextlib.redirect_stdout(io.StringIO()):  # it greets
-            network: Any = CHGNet.load(use_device=str(where), verbose=False)
+            network: Any = _network_class().load(use_device=str(where), verbose=False)
         self._model = network.eval().requires_grad_(requires_grad=False)
         self._device = where
 
@@ -78,3 +91,19 @@ class ChgnetModel:
                 Prediction(float(energy), -by_points @ lattice.inv_matrix.T, (stress + stress.T) / 2)
             )
         return predictions
+
+
+def _network_class() -> Any:
+    """Return the class of CHGNet's network; imports its packages without `UNNEEDED`."""
+    packages = [name.rpartition(".")[0] for name in UNNEEDED]
+    if any(name in sys.modules for name in (*packages, *UNNEEDED)):
+        from chgnet.model import CHGNet
+
+        return CHGNet
+    sys.modules.update({name: _StandIn(name) for name in UNNEEDED})
+    try:
+        from chgnet.model import CHGNet
+    finally:  # who imports the packages after this gets all of them
+        for name in (*packages, *UNNEEDED):
+            sys.modules.pop(name, None)
+    return CHGNet
