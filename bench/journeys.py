@@ -6,7 +6,7 @@
     python bench/journeys.py benchmark mp_20/test.csv.gz --rows 100
 
     first      the first crystal from a cold shell: `generate TiO2 -n 1`
-    energies   20 crystals of TiO2 ranked by CHGNet's energies, relaxed with `--relax`
+    energies   20 crystals of a formula ranked by CHGNet's energies, relaxed with `--relax`
     list       one crystal for each formula of a list (`--requests`)
     benchmark  `benchmark csp` with 1 and 20 samples
 
@@ -209,14 +209,15 @@ def main() -> None:
     parser.add_argument("journey", choices=("first", "energies", "list", "benchmark"))
     parser.add_argument("data", nargs="?")
     parser.add_argument("--rows", type=int, default=100)
+    parser.add_argument("--formula", default="TiO2", help="of `first` and `energies`")
     parser.add_argument("--relax", action="store_true")
     parser.add_argument("--runs", type=int, default=1)
     args, more = parser.parse_known_args()
     for _ in range(args.runs):
         if args.journey == "first":
-            show("first crystal", apart(["generate", "TiO2", "-n", "1", *more]))
+            show("first crystal", apart(["generate", args.formula, "-n", "1", *more]))
         elif args.journey == "energies":
-            command = ["generate", "TiO2", "-n", "20", "--rank", "energy", "--energy", "chgnet"]
+            command = ["generate", args.formula, "-n", "20", "--rank", "energy", "--energy", "chgnet"]
             show("20 crystals", apart([*command, *["--relax"] * args.relax, *more]))
         else:
             fewer, seconds = (part(args.journey, args.data, n, more) for n in (args.rows // 10, args.rows))
