@@ -95,7 +95,7 @@ def test_few_relatives_are_looked_up_before_the_first_crystal_of_a_long_list(par
         return find(library, composition, *args, **how)
 
     monkeypatch.setattr(analogues, "find_analogues", count)
-    requests = [Request(formula="NaCl", n=1)] * 100
+    requests = [Request(formula="Na4Cl4", n=1)] * 100
     both = CombinedGenerator(load_model(parrot), library(), requests, SamplingOptions(model=str(parrot)))
     counts: list[int] = []
     crystals = both.generate(range(100), progress=counts.append)
