@@ -13,6 +13,7 @@ import argparse
 import json
 from collections import defaultdict
 from collections.abc import Sequence
+from math import inf
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,16 +22,27 @@ from pyarrow import parquet
 
 from crystallm.cif import structure_reader
 from crystallm.crystallography import elements
-from crystallm.geometry import distances
+from crystallm.errors import CrystallmError
+from crystallm.geometry import bonds, distances
 
 OUT = Path(__file__).parent.parent / "src/crystallm/geometry/data/distances.json"
 RADIUS = 5.5  # Å
+GAP_RADIUS = 3.8  # Å
+EVERY = 3  # crystals of which one is searched for gaps
 
 
 class Counted(NamedTuple):
-    """A crystal: shortest distance by pair (sorted), largest distance to a nearest neighbor, V / V0."""
+    """Distances and volume of a crystal.
+
+    Attributes:
+        shortest: shortest distance by pair (sorted).
+        short: all distances up to GAP_RADIUS by pair, ascending, to hundredths.
+        nearest: largest distance to a nearest neighbor.
+        volume: V / V0.
+    """
 
     shortest: dict[tuple[str, str], float]
+    short: dict[tuple[str, str], list[float]]
     nearest: dict[str, float]
     volume: float
 
@@ -56,15 +68,20 @@ def count(cif: str) -> Counted:
     symbols = [site.specie.symbol for site in structure]
     first, second, lengths = distances.pairs_within(structure.lattice.matrix, structure.frac_coords, RADIUS)
     shortest: dict[tuple[str, str], float] = {}
+    short: dict[tuple[str, str], set[float]] = defaultdict(set)
     nearest = np.full(len(symbols), RADIUS)
     np.minimum.at(nearest, first, lengths)
     for i, j, length in zip(first.tolist(), second.tolist(), lengths.tolist(), strict=True):
         one, other = sorted((symbols[i], symbols[j]))
         shortest[one, other] = min(length, shortest.get((one, other), RADIUS))
+        if length <= GAP_RADIUS:
+            short[one, other].add(round(length, 2))
     farthest: dict[str, float] = {}
     for symbol, length in zip(symbols, nearest.tolist(), strict=True):
         farthest[symbol] = max(length, farthest.get(symbol, 0.0))
-    return Counted(shortest, farthest, structure.volume / sum(elements.get(s).volume for s in symbols))
+    by_pair = {pair: sorted(lengths) for pair, lengths in short.items()}
+    volume = structure.volume / sum(elements.get(s).volume for s in symbols)
+    return Counted(shortest, by_pair, farthest, volume)
 
 
 def bounds(crystals: list[Counted]) -> dict[str, Any]:
@@ -88,7 +105,37 @@ def bounds(crystals: list[Counted]) -> dict[str, Any]:
             for symbol in elements.symbols()
         },
         "least": least,
+        "gaps": gaps([crystal.short for crystal in crystals[::EVERY]], least),
     }
+
+
+def gaps(
+    crystals: list[dict[tuple[str, str], list[float]]], least: dict[str, dict[str, float]]
+) -> dict[str, dict[str, tuple[float, float]]]:
+    """Return g and h of `distances` by pair, from the distances of crystals up to GAP_RADIUS, ascending."""
+    starts: dict[tuple[str, str], float] = {}
+    beyond: dict[tuple[str, str], list[float]] = defaultdict(list)
+    for crystal in crystals:
+        for pair, lengths in crystal.items():
+            if pair not in starts:
+                starts[pair] = max(longest_bond(*pair), least.get(pair[0], {}).get(pair[1], 0.0))
+            beyond[pair].append(next((x for x in lengths if x > starts[pair]), GAP_RADIUS))
+    found: dict[str, dict[str, tuple[float, float]]] = defaultdict(dict)
+    for (one, other), lengths in sorted(beyond.items()):
+        start = float(np.ceil(round(100 * starts[one, other], 6)) / 100)
+        if len(lengths) >= distances.FEW:
+            end = low(lengths, distances.BETWEEN, margin=True)
+            if start < end:
+                found[one][other] = start, end
+    return found
+
+
+def longest_bond(one: str, other: str) -> float:
+    """Return the longest bond of reasonable length, Å; infinity where it is not known."""
+    try:
+        return bonds.reasonable_lengths(one, other)[1]
+    except CrystallmError:
+        return inf
 
 
 def low(values: Sequence[float], share: float, *, margin: bool = False) -> float:
@@ -124,9 +171,11 @@ def refused(crystals: list[Counted], table: dict[str, Any]) -> dict[str, float]:
 def write(table: dict[str, Any]) -> None:
     """Write the table, a line for each element."""
     lines = [f'"volumes": {json.dumps(table["volumes"])}', f'"farthest": {json.dumps(table["farthest"])}']
-    rows = ",\n  ".join(f'"{symbol}": {json.dumps(row)}' for symbol, row in sorted(table["least"].items()))
+    for name in ("least", "gaps"):
+        rows = ",\n  ".join(f'"{symbol}": {json.dumps(row)}' for symbol, row in sorted(table[name].items()))
+        lines.append(f'"{name}": {{\n  {rows}\n}}')
     OUT.parent.mkdir(exist_ok=True)
-    OUT.write_text("{" + ",\n".join(lines) + f',\n"least": {{\n  {rows}\n}}}}\n', encoding="ascii")
+    OUT.write_text("{" + ",\n".join(lines) + "}\n", encoding="ascii")
 
 
 if __name__ == "__main__":

@@ -27,8 +27,9 @@ def test_orbit_maps_are_orbits(number):
         assert np.abs(off - np.rint(off)).max() < 1e-9
 
 
+@pytest.mark.parametrize("symbol", ["Ti", "O"])  # without and with a gap of distances to oxygen
 @pytest.mark.parametrize("number", [1, 2, 14, 62, 136, 148, 166, 194, 216, 221, 227])
-def test_what_is_clear_does_not_meet(number):
+def test_what_is_clear_does_not_meet(number, symbol):
     """The roots of quadratics say of each value what distances say."""
     rng = np.random.default_rng(number)
     group = space_groups.get(number)
@@ -44,8 +45,8 @@ def test_what_is_clear_does_not_meet(number):
         known = rng.integers(0, STEPS, len(position.free) - 1) / STEPS
         matrices, shifts = group.orbit_maps[index]
         ways = matrices[:, :, -1], matrices[:, :, :-1] @ known + shifts
-        clear = atoms.clear(ways, STEPS, "Ti")
-        meets = [atoms.meets(orbit(group, index, [*known, k / STEPS]), "Ti") for k in range(STEPS)]
+        clear = atoms.clear(ways, STEPS, symbol)
+        meets = [atoms.meets(orbit(group, index, [*known, k / STEPS]), symbol) for k in range(STEPS)]
         assert clear.tolist() == [not x for x in meets]
         shares.append(clear.mean())
     assert max(shares) > 0
@@ -103,6 +104,18 @@ def test_distances_that_no_known_crystal_has_are_forbidden(one, other):
     assert not atoms.meets(np.array([[(least + 0.02) / 8, 0, 0]]), other)
 
 
+@pytest.mark.parametrize(("one", "other"), [("F", "F"), ("O", "O"), ("S", "O"), ("P", "O")])
+def test_distances_between_bond_and_contact_are_forbidden(one, other):
+    least, start, end = contacts.forbidden_distances(one, other)
+    assert least <= start < end
+    atoms = contacts.PlacedAtoms(cells.lattice((8.0, 8.0, 8.0, 90.0, 90.0, 90.0)))
+    atoms.add(np.zeros((1, 3)), one)
+    for distance in (start + 0.02, end - 0.02):
+        assert atoms.meets(np.array([[distance / 8, 0, 0]]), other)
+    for distance in ((least + start) / 2, end + 0.02):
+        assert atoms.meets(np.array([[distance / 8, 0, 0]]), other) is (distance < least)
+
+
 def test_atoms_are_added_beyond_the_room_there_is_at_first():
     rng = np.random.default_rng(0)
     atoms, points = contacts.PlacedAtoms(cells.lattice(CELL)), rng.random((75, 3))
@@ -110,6 +123,6 @@ def test_atoms_are_added_beyond_the_room_there_is_at_first():
         atoms.add(points[i : i + 25], "HeLiBe"[2 * (i // 25) :][:2])
     assert (atoms.points == points).all()
     assert atoms.sizes == [25, 25, 25]
-    assert atoms._limits("O", 75)[[0, 30, 74]].tolist() == [
+    assert atoms._limits("O", 75)[[0, 30, 74], 0].tolist() == [
         contacts.least_distance("O", symbol) for symbol in ("He", "Li", "Be")
     ]

@@ -134,11 +134,10 @@ def _reasonable_within_reach(one: str, other: str) -> tuple[float, float, float]
     from crystallm.geometry.neighbors import reach
 
     try:
-        expected = expected_length(one, other)
+        low, high = reasonable_lengths(one, other)
     except CrystallmError:
         return inf, 0.0, reach(one, other) + _ROUNDING  # whatever the length
-    low, high = _ratio_bounds(one, other)
-    return low * expected + _ROUNDING, high * expected - _ROUNDING, reach(one, other) + _ROUNDING
+    return low + _ROUNDING, high - _ROUNDING, reach(one, other) + _ROUNDING
 
 
 def orbits(
@@ -195,6 +194,17 @@ def _reasonable(one: str, other: str, length: float) -> bool:
     """Return whether a bond of that length (Å) is plausible between two elements."""
     low, high = _ratio_bounds(one, other)
     return low < length / expected_length(one, other) < high
+
+
+def reasonable_lengths(one: str, other: str) -> tuple[float, float]:
+    """Return the lengths between which a bond is reasonable, Å.
+
+    Raises:
+        CrystallmError: an element has no radius.
+    """
+    expected = expected_length(one, other)
+    low, high = _ratio_bounds(one, other)
+    return low * expected, high * expected
 
 
 def _ratio_bounds(one: str, other: str) -> tuple[float, float]:

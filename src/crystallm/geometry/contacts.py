@@ -52,6 +52,12 @@ def least_distance(one: str, other: str) -> float:
     return max(SHARE * bond_length(one, other), distances.known().least.get((one, other), 0.0))
 
 
+@cache
+def forbidden_distances(one: str, other: str) -> tuple[float, float, float]:
+    """Return the least distance of two atoms, and start and end of their gap (0, 0 for none), Å."""
+    return least_distance(one, other), *distances.known().gaps.get((one, other), (0.0, 0.0))
+
+
 class PlacedAtoms:
     """The atoms of a growing cell, orbit by orbit.
 
@@ -105,12 +111,12 @@ class PlacedAtoms:
         self._kinds[n:end] = self._elements.index(symbol)
 
     def _limits(self, symbol: str, end: int) -> Floats:
-        """Return the least distances of an atom to the first `end` atoms, Å."""
-        by_kind = np.array([least_distance(symbol, other) for other in self._elements])
-        return np.asarray(by_kind[self._kinds[:end]])
+        """Return the `forbidden_distances` [end, 3] of an atom to the first `end` atoms, Å."""
+        by_kind = np.array([forbidden_distances(symbol, other) for other in self._elements])
+        return np.asarray(by_kind.reshape(-1, 3)[self._kinds[:end]])
 
     def meets(self, own: Floats, symbol: str) -> bool:
-        """Return whether the atoms of another orbit [n, 3] are too close to each other or to those placed."""
+        """Return whether another orbit [n, 3] has atoms at `forbidden_distances` from others or its own."""
         if self._own < least_distance(symbol, symbol):
             return True
         self._put(own[1:], symbol)
@@ -122,7 +128,8 @@ class PlacedAtoms:
         """Return the values of the last coordinate x of another orbit for which it does not `meet` others.
 
         The atoms of the orbit are at shifts + x matrices, and d^2 < limit^2 of two that move at a constant
-        rate holds between the two roots of a quadratic in x.
+        rate holds between the two roots of a quadratic in x; those within the end of a gap are in it, but for
+        those within its start.
 
         Args:
             lines: matrices and shifts [n, 3] of the atoms of the orbit, fractions.
@@ -130,12 +137,12 @@ class PlacedAtoms:
         Returns:
             [steps] for x = 0, 1 / steps, ...
         """
-        limit = least_distance(symbol, symbol)
-        if self._own < limit:
+        if self._own < least_distance(symbol, symbol):
             return np.zeros(steps, dtype=bool)
         matrices, shifts = lines
-        limits = np.full(self._n_atoms + len(shifts) - 1, limit)
+        limits = np.empty((self._n_atoms + len(shifts) - 1, 3))
         limits[: self._n_atoms] = self._limits(symbol, self._n_atoms)
+        limits[self._n_atoms :] = forbidden_distances(symbol, symbol)
         starts = np.concatenate([self.points, shifts[1:]])  # [n, 3] of the others
         rates = np.concatenate([np.zeros((self._n_atoms, 3)), matrices[1:]]) - matrices[0]
         # Cells in which atoms that move at these rates may meet.
@@ -205,7 +212,7 @@ class PlacedAtoms:
 def _find_contact(  # noqa: PLR0917 - compiled code takes arguments by position
     n: int, points: Any, point: Any, vectors: Any, images: Any, limits_2: Any
 ) -> bool:
-    """Return whether a point is closer to one of the first n points than the square of its limit, Å^2.
+    """Return whether a point is at a forbidden distance from one of the first n points.
 
     Args:
         n: number of points.
@@ -213,13 +220,14 @@ def _find_contact(  # noqa: PLR0917 - compiled code takes arguments by position
         point: [3] fractions.
         vectors: [3, 3] of the cell, Å.
         images: [27, 3] of a cell and its neighbors, Å.
-        limits_2: [n or more] squares, Å^2.
+        limits_2: [n or more, 3] squares of `forbidden_distances`, Å^2.
     """
     for i in range(n):
         x, y, z = offset(point, points[i], vectors)
         for k in range(len(images)):
             dx, dy, dz = x + images[k][0], y + images[k][1], z + images[k][2]
-            if dx * dx + dy * dy + dz * dz < limits_2[i]:
+            square = dx * dx + dy * dy + dz * dz
+            if square < limits_2[i][0] or limits_2[i][1] < square < limits_2[i][2]:
                 return True
     return False
 
@@ -261,7 +269,7 @@ def _count_contacts(  # noqa: PLR0917 - compiled code takes arguments by positio
         low: [3] first cell of images along each axis.
         high: [3] last cell of images along each axis.
         vectors: [3, 3] of the cell, Å.
-        limits_2: [n] squares of least distances, Å^2.
+        limits_2: [n, 3] squares of `forbidden_distances`, Å^2.
         steps: values of x.
         changes: [steps + 1] where the number of atoms too close rises and falls; written.
     """
@@ -272,13 +280,18 @@ def _count_contacts(  # noqa: PLR0917 - compiled code takes arguments by positio
             for b in range(low[1], high[1] + 1):
                 for c in range(low[2], high[2] + 1):
                     sx, sy, sz = to_vector(a, b, c, vectors)
-                    least, most = _contact_range(x + sx, y + sy, z + sz, rx, ry, rz, limits_2[i])
-                    if most == inf:
+                    always = 0
+                    for k in range(3):
+                        change = 1 - 2 * (k % 2)  # outside the start of a gap
+                        least, most = _contact_range(x + sx, y + sy, z + sz, rx, ry, rz, limits_2[i][k])
+                        if most == inf:
+                            always += change
+                        elif least < most:
+                            first = min(max(floor(steps * least) + 1, 0), steps)
+                            changes[first] += change
+                            changes[max(first, min(ceil(steps * most), steps))] -= change
+                    if always:
                         return False
-                    if least < most:
-                        first = min(max(floor(steps * least) + 1, 0), steps)
-                        changes[first] += 1
-                        changes[max(first, min(ceil(steps * most), steps))] -= 1
     return True
 
 

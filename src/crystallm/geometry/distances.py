@@ -4,6 +4,9 @@
 
 - d(a, b): of the n shortest distances between atoms of a and b, one for each crystal with such a pair within
   5.5 Å (images of an atom too), the quantile CLOSE, times 1 - 1 / sqrt(n); none where n < FEW.
+- g(a, b) to h(a, b), in every third crystal: from the longest bond of reasonable length (see `bonds`), or
+  d(a, b) if that is more, to the quantile BETWEEN of the shortest distances beyond it, times 1 - 1 / sqrt(n).
+  That is between bond and contact: atoms that stand so mostly count as bonded, at no reasonable length.
 - D(a): of the n largest distances from an atom of a to its nearest neighbor of any kind, one for each crystal
   with a, the quantile FAR from above, times 1 + 1 / sqrt(n).
 - v, w: of V / V0, the quantiles FAR from below and above, where V0 is the sum of the volumes of the atoms
@@ -34,6 +37,8 @@ from crystallm.geometry.compiled import Compiled
 
 CLOSE, FAR = 0.001, 0.0002
 """Shares of known crystals beyond the bounds."""
+BETWEEN = 0.005
+"""Share of the crystals with a pair that have it in its gap between bond and contact."""
 FEW = 20
 """Crystals of a pair from which on its shortest distances count."""
 SHIFTS: Floats = np.array(list(product((-1.0, 0.0, 1.0), repeat=3)))
@@ -47,11 +52,13 @@ class KnownDistances(NamedTuple):
 
     Attributes:
         least: d, Å, by pair of symbols in both orders; pairs that are too rare are left out.
+        gaps: g and h, Å, by pair in both orders; pairs without a gap are left out.
         farthest: D, Å, by symbol.
         volumes: v and w, times the volume of the atoms.
     """
 
     least: dict[tuple[str, str], float]
+    gaps: dict[tuple[str, str], tuple[float, float]]
     farthest: dict[str, float]
     volumes: tuple[float, float]
 
@@ -61,11 +68,14 @@ def known() -> KnownDistances:
     """Return the bounds that were counted."""
     path = files("crystallm.geometry") / "data" / "distances.json"
     table: dict[str, Any] = json.loads(path.read_text(encoding="ascii"))
-    least = {}
-    for one, row in table["least"].items():
-        for other, distance in row.items():
-            least[one, other] = least[other, one] = distance
-    return KnownDistances(least, table["farthest"], tuple(table["volumes"]))
+    least, gaps = _by_pair(table["least"]), _by_pair(table["gaps"])
+    return KnownDistances(least, gaps, table["farthest"], tuple(table["volumes"]))
+
+
+def _by_pair(table: dict[str, dict[str, Any]]) -> dict[tuple[str, str], Any]:
+    """Return the entries of a table by pair of symbols in both orders."""
+    pairs = {(one, other): entry for one, row in table.items() for other, entry in row.items()}
+    return pairs | {(other, one): entry for (one, other), entry in pairs.items()}
 
 
 def nearest_squares(vectors: Floats, coords: Floats, atoms: Sequence[int]) -> Floats:

@@ -29,6 +29,8 @@ EXCEPTIONS = {"mp-1216643"} | {
     "10039",  # Cs and S 2.48 Å apart, in known crystals 2.85 Å or more
     "10619",  # Cs and S 2.44 Å apart
     "12330",  # F and K 2.29 Å apart, in known crystals 2.30 Å or more
+    "10432",  # O and S 2.25 Å apart, between bond and contact
+    "mp-1106116",  # O and O 1.73 Å apart, between bond and contact
 }
 
 NEVER = (0, 0)  # no rewriting
