@@ -20,6 +20,8 @@ def test_a_prompt_is_never_taken_back():
     rules = factory.make_grammar("orbits", {"Na": 2, "Cl": 2}.items(), 25)
     state = rules.start([*start, *language.ids("0.30 0'")])
     backs = [state.advance(token) for token in language.ids("0.00 0'")]
+    assert backs == [0, 2]  # the last coordinate alone is none of the prompt's
+    backs = [state.advance(state.allowed()[0]) for _ in range(2)]
     assert backs == [0, 0]
     assert list(state.allowed()) == [vocabulary.families().end]
 

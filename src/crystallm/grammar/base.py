@@ -15,10 +15,7 @@ from crystallm.grammar.composition import CompositionConstraint
 
 CONSTRAINTS = ("full", "syntax", "none")
 ORBIT_RETRIES = 4
-"""Of the coordinates of one orbit that put atoms too close."""
-
-UNGUIDED_RETRIES = 2
-"""Of these in a sequence, before the last coordinate of an orbit is limited to values with room."""
+"""Of the coordinates of one orbit that leave others or atoms no room."""
 
 CELL_RETRIES = 4
 """Of cell and coordinates together, where that does not help; of 100 cells the fifth cures 3."""
@@ -86,7 +83,7 @@ class BacktrackingState:
         self._context = options.context
         self._vocabulary = vocabulary
         self._n_tokens = 0
-        self._n_settled = 0  # tokens that backtracking keeps
+        self._n_settled: float = 0  # tokens that backtracking keeps
         self._n_back = 0  # tokens that the last one removes
         self._retry_budget = options.retries
         self._retries = list(options.retries)  # left
@@ -113,6 +110,21 @@ class BacktrackingState:
     def settle(self) -> None:
         """Keep all tokens so far: backtracking ends here."""
         self._n_settled = self._n_tokens
+
+    def read(self, prompt: Iterable[int]) -> None:
+        """Advance through a prompt, which backtracking keeps.
+
+        Raises:
+            InputError: the prompt breaks the grammar.
+        """
+        self._n_settled = inf
+        for token in prompt:
+            self.advance(token)
+        self.settle()
+
+    @property
+    def _reads_prompt(self) -> bool:
+        return self._n_settled > self._n_tokens
 
     def _backtrack(self, n_tokens: int) -> bool:
         """Remove the last tokens; return False if some are settled or the budget is spent."""
@@ -151,7 +163,5 @@ def after(state: AnyState, prompt: Iterable[int]) -> AnyState:
     Raises:
         InputError: the prompt breaks the grammar.
     """
-    for token in prompt:
-        state.advance(token)
-        state.settle()
+    state.read(prompt)
     return state

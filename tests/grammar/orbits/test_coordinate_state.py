@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from crystallm.geometry import contacts
-from crystallm.grammar import base, factory
+from crystallm.grammar import factory
 from crystallm.grammar.orbits.state import OrbitsGrammar, OrbitsGrammarState
 from crystallm.orbits import description, language, vocabulary
 from walks import walk
@@ -34,29 +34,17 @@ def test_atoms_too_close_are_written_anew():
     assert sum(share >= contacts.SHARE for share in shares) >= 9
 
 
-def test_a_taken_back_orbit_leaves_the_state_where_it_was():
+def state_of_sodium_chloride(ids, n_prompt=0):
+    """The rules after tokens behind a prompt of Na2 Cl2 in a cell of 9 by 4 by 6 Å; the first are its own."""
     start = language.prompt({"Na": 2, "Cl": 2}.items(), 25)
-    state = factory.make_grammar("orbits", {"Na": 2, "Cl": 2}.items(), 25).start(start)
-    # 9 by 4 by 6 Å
-    for token in language.ids("Na 2e Cl 2e V15 .0 b-17 .8 c-9 .9 0.21 0' 0.00 0' 0.30 0' 0.00"):
-        assert state.advance(token) == 0
-    assert state.advance(language.ids("0'")[0]) == 4
-    for token in language.ids("0.32 0' 0.43 0' <end>"):
-        assert state.advance(token) == 0
-    assert not state.allowed()
+    ids = language.ids(f"Na 2e Cl 2e V15 .0 b-17 .8 c-9 .9 {ids}")
+    grammar = factory.make_grammar("orbits", {"Na": 2, "Cl": 2}.items(), 25)
+    return behind_tokens(grammar.start([*start, *ids[:n_prompt]]), ids[n_prompt:])
 
 
-def test_an_orbit_that_met_others_is_led_to_values_with_room():
-    start = language.prompt({"Na": 2, "Cl": 2}.items(), 25)
-    state = factory.make_grammar("orbits", {"Na": 2, "Cl": 2}.items(), 25).start(start)
-    # 9 by 4 by 6 Å
-    for token in language.ids("Na 2e Cl 2e V15 .0 b-17 .8 c-9 .9 0.21 0' 0.00 0'"):
-        state.advance(token)
-    close = language.ids("0.21 0' 0.00 5'")
-    for _ in range(base.UNGUIDED_RETRIES):
-        assert set(close[2:3]) < set(behind_tokens(state, close[:2]).allowed())
-        assert [state.advance(token) for token in close[2:]] == [0, 4]
-    led = behind_tokens(state, close[:2]).allowed()
+def test_a_coordinate_is_limited_to_values_with_room():
+    state = state_of_sodium_chloride("0.21 0' 0.00 0' 0.21 0'")
+    led = state.allowed()
     family = vocabulary.families()
     assert 0 < len(led) < 100
     assert family.coarse not in led
@@ -64,6 +52,33 @@ def test_an_orbit_that_met_others_is_led_to_values_with_room():
     state.advance(led[0])
     for token in state.allowed():
         assert copy.deepcopy(state).advance(token) == 0
+
+
+def test_a_coordinate_that_leaves_no_room_for_the_next_is_taken_back():
+    """In a cell that is too short for two atoms in a row, there is room along z at another x alone."""
+    counts = {"Na": 2, "Cl": 2}
+    start = language.prompt(counts.items(), 25)
+    state = OrbitsGrammar("full", counts, 25, retries=(1, 0, 0, 0)).start(start)
+    for token in language.ids("Na 2e Cl 2e V10 .0 b0 .0 c-10 .0 0.21 0' 0.00 0' 0.21"):
+        assert state.advance(token) == 0
+    assert state.advance(language.ids("0'")[0]) == 2
+    for token in language.ids("0.35 1'"):
+        assert state.advance(token) == 0
+    while allowed := state.allowed():
+        assert state.advance(allowed[0]) == 0
+
+
+def test_a_prompt_is_kept_whatever_its_distances():
+    """A coordinate behind the prompt is taken back where it is too close, those of the prompt are not."""
+    close = "0.21 0' 0.00 0' 0.21 0'"
+    n_prompt = 4 + 6 + 6
+    state = state_of_sodium_chloride(close, n_prompt)
+    for token in language.ids("0.00 5'")[:1]:
+        assert state.advance(token) == 0
+    assert state.advance(language.ids("5'")[0]) == 2
+    assert state.advance(language.ids("0.50")[0]) == 0
+    whole = state_of_sodium_chloride(f"{close} 0.00 5'", n_prompt + 2)
+    assert len(whole.allowed()) == 1
 
 
 def behind_tokens(state, ids):
@@ -80,13 +95,8 @@ def test_order_yields_where_no_place_is_left_behind():
     state = OrbitsGrammarState(OrbitsGrammar("full", counts, 1, retries=(0, 0, 0, 0)))
     for token in [*start, *language.ids("He 1a " * 12 + "V5 .0 b0 .0 c0 .0 90° .0 90° .0 90° .0")]:
         state.advance(token)
-    for last in range(10):
-        for token in language.ids(f"0.99 9' 0.99 9' 0.99 {last}'"):
-            state.advance(token)
-    for token in language.ids("0.99 9' 0.99 9'"):
-        state.advance(token)
-    assert language.ids("0.50")[0] in state.allowed()
-    state.advance(language.ids("0.98")[0])
+    for token in language.ids("0.99 9' 0.99 9' 0.99 9' 0.99 9' 0.99 9' 0.50"):
+        assert state.advance(token) == 0
     assert len(state.allowed()) == 10
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from crystallm.crystallography.space_groups import Bools, Floats
-from crystallm.grammar.base import UNGUIDED_RETRIES, GrammarOptions
+from crystallm.grammar.base import GrammarOptions
 from crystallm.grammar.orbits import coordinates, token_options
 from crystallm.grammar.orbits.header import OrbitsHeaderState
 from crystallm.orbits import description, vocabulary
@@ -26,15 +26,14 @@ class PlacedOrbit:
 class OrbitsCoordinateState(OrbitsHeaderState):
     """State of the coordinates; what stands between group and coordinates is for a subclass.
 
-    Coordinates that put atoms too close are resampled; after some retries the last coordinate of each orbit
-    is limited to the values that leave its atoms room.
+    The last coordinate of each orbit is limited to the values that leave its atoms room, but for those of a
+    prompt. Where none does, the coordinate before it is resampled, or more.
     """
 
     def __init__(self, options: GrammarOptions) -> None:
         super().__init__(options)
         self.placed: list[PlacedOrbit] = []
         self._orbit = 0  # whose coordinates are at hand
-        self._n_rejected = 0  # orbits that were resampled because they met others
         self._clear: Bools | None = None  # values of the coordinate at hand that leave atoms room, if known
 
     def _restart(self) -> bool:
@@ -60,20 +59,43 @@ class OrbitsCoordinateState(OrbitsHeaderState):
             self._next(self._end_options, self._take_end)
 
     def _begin_coordinate(self) -> None:
+        """Continue with the next coordinate of the orbit at hand, or backtrack where none leaves room."""
+        orbit = self.placed[self._orbit]
+        last = len(orbit.values) + 1 == self._n_free(orbit)
+        self._clear = self._room(orbit) if self.full and last and not self._reads_prompt else None
+        if self._clear is not None and not self._clear.any():
+            if self._restart_coordinate():
+                return
+            self._clear = None
         self._next(self._coarse_options, self._take_coarse)
+
+    def _room(self, orbit: PlacedOrbit) -> Bools:
+        """Return which values of the last coordinate of an orbit leave its atoms room."""
+        matrices, shifts = self._known_group().orbit_maps[orbit.index]
+        known = matrices[:, :, :-1] @ (np.array(orbit.values) / description.STEPS)
+        return self._atoms.clear((matrices[:, :, -1], known + shifts), description.STEPS, orbit.element)
+
+    def _restart_coordinate(self) -> bool:
+        """Backtrack to the last coordinate of the orbit at hand, or further; return False if not allowed."""
+        values = self.placed[self._orbit].values
+        if not values or not self._retry(0, 2):
+            return self._restart()
+        values.pop()
+        self._begin_coordinate()
+        return True
 
     # --- hundredths ---
 
     def _coarse_options(self) -> Sequence[int]:
         family = vocabulary.families()
-        self._find_clear()
         lowest = self._lowest()
         if self._clear is not None:
+            # Order is a matter of form: where it leaves no room, out of order is a crystal still.
+            first = lowest if self._clear[lowest:].any() else 0
             clear = self._clear.copy()
-            clear[:lowest] = False
+            clear[:first] = False
             able = np.flatnonzero(clear.reshape(-1, 10).any(axis=1))
-            if len(able):
-                return tuple((family.coarse + able).tolist())
+            return token_options.shifted(family.coarse, tuple(able.tolist()))
         first = lowest // 10
         if first and not self._has_room(lowest):
             first = 0  # order is a matter of form; two atoms on one point are not
@@ -88,22 +110,6 @@ class OrbitsCoordinateState(OrbitsHeaderState):
     def _take_coarse(self, token: int) -> None:
         self._pending = 10 * (token - vocabulary.families().coarse)
         self._next(self._fine_options, self._take_fine)
-
-    def _find_clear(self) -> None:
-        """Find where the next coordinate leaves the atoms room, if it is the last of an orbit.
-
-        Only in a sequence whose orbits have met others: what the network generates by itself is not narrowed.
-        """
-        self._clear = None
-        orbit = self.placed[self._orbit]
-        last = len(orbit.values) + 1 == self._n_free(orbit)
-        if not (self.full and last and self._n_rejected >= UNGUIDED_RETRIES):
-            return
-        matrices, shifts = self._known_group().orbit_maps[orbit.index]
-        known = matrices[:, :, :-1] @ (np.array(orbit.values) / description.STEPS)
-        self._clear = self._atoms.clear(
-            (matrices[:, :, -1], known + shifts), description.STEPS, orbit.element
-        )
 
     def _lowest(self) -> int:
         """Return the smallest next coordinate that keeps equal orbits in order."""
@@ -144,7 +150,7 @@ class OrbitsCoordinateState(OrbitsHeaderState):
         clear: tuple[int, ...] = ()
         if self._clear is not None:
             here = self._clear[self._pending : self._pending + 10].tolist()
-            clear = tuple(d for d in in_order if here[d])
+            clear = tuple(d for d in in_order if here[d]) or tuple(d for d in stays if here[d])
         # Order is a matter of form: where it leaves nothing (after 0.999), out of order is a crystal still.
         return token_options.shifted(family.fine, clear or in_order or stays or coordinates.DIGITS)
 
@@ -181,23 +187,15 @@ class OrbitsCoordinateState(OrbitsHeaderState):
         matrices, shifts = self._known_group().orbit_maps[orbit.index]
         # Fractions in [0, 1), [multiplicity, 3], the representative first.
         own: Floats = (matrices @ (np.array(orbit.values) / description.STEPS) + shifts) % 1.0 % 1.0
-        if self._atoms.meets(own, orbit.element):
-            # Where an only coordinate leaves no room, no other value of it will.
-            stuck = self._clear is not None and len(orbit.values) == 1 and not self._clear.any()
-            if (not stuck and self._restart_orbit(orbit)) or self._restart():
-                self._n_rejected += 1
-                return
+        if self._clear is None:
+            meets = self._atoms.meets(own, orbit.element)
+        else:
+            meets = not self._clear[orbit.values[-1]]
+        if meets and self._restart_coordinate():
+            return
         self._retries[0] = self._retry_budget[0]
         self._atoms.add(own, orbit.element)
         self._next_orbit()
-
-    def _restart_orbit(self, orbit: PlacedOrbit) -> bool:
-        """Backtrack to the coordinates of an orbit."""
-        if not self._retry(0, 2 * len(orbit.values)):
-            return False
-        orbit.values.clear()
-        self._begin_coordinate()
-        return True
 
     def _end_options(self) -> Sequence[int]:
         return token_options.alone(vocabulary.families().end)
