@@ -18,6 +18,12 @@ POINTS = RNG.random((9, 3))
 IMAGES = distances.SHIFTS @ VECTORS
 NEAR = np.array(sorted(IMAGES.tolist(), key=np.linalg.norm)[1:])
 
+
+def limits(*squares: float) -> np.ndarray:
+    """Limits of eight atoms, Å^2: the shortest distance, and the gap."""
+    return np.tile(np.array(squares, dtype=float), (8, 1))
+
+
 CASES = {
     "cell": (
         voronoi._clip_faces,
@@ -27,13 +33,14 @@ CASES = {
         distances._find_nearest,
         (VECTORS, POINTS, np.array([0, 4, 8]), IMAGES, np.zeros((3, 9))),
     ),
-    "too close": (contacts._too_close, (8, POINTS, POINTS[8], VECTORS, IMAGES, np.full(8, 4.0))),
-    "far enough": (contacts._too_close, (8, POINTS, POINTS[8], VECTORS, IMAGES, np.full(8, 1e-4))),
+    "too close": (contacts._too_close, (8, POINTS, POINTS[8], VECTORS, IMAGES, limits(4.0, 0, 0))),
+    "in a gap": (contacts._too_close, (8, POINTS, POINTS[8], VECTORS, IMAGES, limits(1e-4, 1e-4, 16.0))),
+    "far enough": (contacts._too_close, (8, POINTS, POINTS[8], VECTORS, IMAGES, limits(1e-4, 0, 0))),
     "room": (
         contacts._leave_room,
         (
             *(RNG.random(3), RNG.random((6, 3)), np.array([[0.0, 0, -1], [0, 0, -2], [1, -2, 0]] * 2)),
-            *(np.array([-2, -1, -1]), np.array([1, 3, 3]), VECTORS, np.full(6, 1.2)),
+            *(np.array([-2, -1, -1]), np.array([1, 3, 3]), VECTORS, limits(1.2, 2.0, 2.5)[:6]),
             *(1000, np.zeros(1001, dtype=np.int64)),
         ),
     ),
@@ -58,7 +65,7 @@ def test_python_and_compiled_code_give_the_same(name):
         if isinstance(before, np.ndarray):
             np.testing.assert_allclose(one, other, atol=1e-12)
             changed |= not np.array_equal(before, one)
-    assert changed or name in ("too close", "far enough")
+    assert changed or name in ("too close", "in a gap", "far enough")
 
 
 def test_without_numba_a_loop_stays_python(monkeypatch):
