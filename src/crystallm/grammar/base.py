@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import inf
-from typing import TypeVar
+from typing import Self
 
 import numpy as np
 
@@ -111,8 +111,8 @@ class BacktrackingState:
         """Keep all tokens so far: backtracking ends here."""
         self._n_settled = self._n_tokens
 
-    def read(self, prompt: Iterable[int]) -> None:
-        """Advance through a prompt, which backtracking keeps.
+    def read(self, prompt: Iterable[int]) -> Self:
+        """Advance through a prompt, which backtracking keeps, and return this state.
 
         Raises:
             InputError: the prompt breaks the grammar.
@@ -121,6 +121,7 @@ class BacktrackingState:
         for token in prompt:
             self.advance(token)
         self.settle()
+        return self
 
     @property
     def _reads_prompt(self) -> bool:
@@ -152,16 +153,3 @@ class BacktrackingState:
         name = self._vocabulary[token] if 0 <= token < len(self._vocabulary) else token
         names = " ".join(repr(self._vocabulary[i]) for i in allowed[:5]) or "nothing"
         return InputError(f"{name!r} is not allowed here; allowed: {names}{' ...' * (len(allowed) > 5)}")
-
-
-AnyState = TypeVar("AnyState", bound=BacktrackingState)
-
-
-def after(state: AnyState, prompt: Iterable[int]) -> AnyState:
-    """Return a state advanced through a prompt, which backtracking keeps.
-
-    Raises:
-        InputError: the prompt breaks the grammar.
-    """
-    state.read(prompt)
-    return state

@@ -165,14 +165,13 @@ class GPT(nn.Module):
                     layer.weight.data = layer.weight.data.t().contiguous().t()
         return self
 
-    def compile_blocks(self) -> GPT:
+    def compile_blocks(self) -> None:
         """Compile the blocks with torch.compile, all as one, for rows and tokens of any number.
 
         A whole network takes many minutes, since each size of its input is compiled again.
         """
         for block in self.transformer.h:
             block.compile(dynamic=True)
-        return self
 
     def new_cache(self, rows: int, capacity: int | None = None) -> KVCache:
         """Return an empty cache of `rows` rows, on the device and in the dtype of the weights."""

@@ -25,7 +25,7 @@ from crystallm.cif.language import missing_group
 from crystallm.crystallography import cells, space_groups
 from crystallm.errors import InputError
 from crystallm.geometry import contacts
-from crystallm.grammar.base import CELL_RETRIES, CRYSTAL_BOND_RETRIES, ORBIT_RETRIES, GrammarOptions, after
+from crystallm.grammar.base import CELL_RETRIES, CRYSTAL_BOND_RETRIES, ORBIT_RETRIES, GrammarOptions
 from crystallm.grammar.cif.header import CifHeaderState, characters, digits, element_ids, group_numbers
 from crystallm.grammar.cif.rows import RowFilling, multiplicities
 from crystallm.grammar.cif.wyckoff_grid import GRID
@@ -240,4 +240,4 @@ class CifGrammar(GrammarOptions):
         Raises:
             InputError: the prompt breaks the grammar.
         """
-        return after(CifGrammarState(self), prompt)
+        return CifGrammarState(self).read(prompt)

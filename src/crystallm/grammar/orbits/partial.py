@@ -15,7 +15,6 @@ from dataclasses import dataclass
 
 from crystallm.crystallography import formula, space_groups, wyckoff_assignment
 from crystallm.errors import InputError
-from crystallm.grammar import base
 from crystallm.grammar.orbits import token_options
 from crystallm.grammar.orbits.state import OrbitsGrammar, OrbitsGrammarState
 from crystallm.orbits import vocabulary
@@ -195,4 +194,4 @@ class FixedPartGrammar:
 
     def start(self, prompt: Sequence[int]) -> FixedPartState:
         """Return the state after a prompt. Raises InputError: the prompt breaks the rules."""
-        return base.after(FixedPartState(self.fixed, self.context), prompt)
+        return FixedPartState(self.fixed, self.context).read(prompt)

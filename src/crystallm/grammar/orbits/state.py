@@ -250,4 +250,4 @@ class OrbitsGrammar(base.GrammarOptions):
         Raises:
             InputError: the prompt breaks the grammar.
         """
-        return base.after(OrbitsGrammarState(self), prompt)
+        return OrbitsGrammarState(self).read(prompt)
