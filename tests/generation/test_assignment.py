@@ -45,7 +45,7 @@ SALT = Request(formula="NaCl", z=4, space_group="auto")
 
 def test_what_leaves_nothing_open_has_one_choice_without_the_network(model, computed):
     found = assigned_by(model, Request(formula="TiO2", z=2, space_group=136), Request(formula="NaCl", z=4))
-    first, second, third = found.assign([(0, 0), (0, 1), (1, 0)])
+    first, second, third = (choice for choice, _ in found.assign([(0, 0), (0, 1), (1, 0)]))
     assert first == second
     assert model.language.text(first.prompt).endswith("Ti 2 O 4 (P4_2/mnm)")
     assert (first.space_group, third.space_group) == (136, None)
@@ -80,7 +80,7 @@ def test_samples_cover_the_choices_nearly_in_proportion(model):
     options, note = found.choices(0)
     assert len(options) > 3
     assert "space group = auto" in note
-    counts = Counter(choice.space_group for choice in found.assign([(0, i) for i in range(200)]))
+    counts = Counter(choice.space_group for choice, _ in found.assign([(0, i) for i in range(200)]))
     for choice in options:
         assert abs(counts[choice.space_group] - 200 * choice.weight) < 3
 
@@ -89,7 +89,7 @@ def test_requests_that_are_equal_take_other_choices_in_other_places_and_with_oth
     samples = [(0, i) for i in range(10)]
 
     def groups(**more):
-        return [choice.space_group for choice in assigned_by(model, SALT, **more).assign(samples)]
+        return [choice.space_group for choice, _ in assigned_by(model, SALT, **more).assign(samples)]
 
     assert groups() == groups()
     assert groups() != groups(seed=1)
@@ -99,7 +99,7 @@ def test_requests_that_are_equal_take_other_choices_in_other_places_and_with_oth
 def test_a_requested_system_takes_compositions_that_the_network_draws(model, computed):
     request = Request(elements="Na-Cl", n=4)
     small = ChoiceAssignment(model, [interpret(request, max_atoms=20)], SamplingOptions(), [0])
-    found = small.assign([(0, i) for i in range(4)])
+    found = [choice for choice, _ in small.assign([(0, i) for i in range(4)])]
     for choice in found:
         assert set(model.language.text(choice.prompt).split()) >= {"Na", "Cl"}
     options, _ = small.choices(0)

@@ -209,16 +209,25 @@ def test_the_likelihood_of_a_chosen_group_is_that_of_a_sampled_one(model):
 def test_samples_are_spread_in_proportion_whatever_their_number():
     weights = [0.5, 0.3, 0.15, 0.05]
     for seed in range(20):
-        taken = choices.assign_by_weight(weights, seed, 0, range(200))
-        assert choices.assign_by_weight(weights, seed, 0, range(20)) == taken[:20]
+        assigned = choices.assign_by_weight(weights, seed, 0, range(200))
+        assert choices.assign_by_weight(weights, seed, 0, range(20)) == assigned[:20]
+        taken = [i for i, _ in assigned]
         for n in (10, 20, 50, 200):
             counts = Counter(taken[:n])
             assert all(abs(counts[i] - n * w) < 3 for i, w in enumerate(weights)), (seed, n)
 
 
 def test_each_sample_is_a_fair_draw():
-    first = Counter(choices.assign_by_weight([0.2, 0.8], seed, 0, [0])[0] for seed in range(2000))
+    first = Counter(choices.assign_by_weight([0.2, 0.8], seed, 0, [0])[0][0] for seed in range(2000))
     assert 340 < first[0] < 460  # 400 expected, standard deviation 18
+
+
+def test_points_are_spread_within_each_choice():
+    assigned = choices.assign_by_weight([0.5, 0.3, 0.2], 3, 0, range(200))
+    for choice, share in enumerate([0.5, 0.3, 0.2]):
+        points = sorted(point for i, point in assigned if i == choice)
+        evenly = (np.arange(len(points)) + 0.5) / len(points)
+        assert np.abs(np.array(points) - evenly).max() < 3 / (200 * share)
 
 
 def test_crystals_are_spread_over_z_and_say_so(model):

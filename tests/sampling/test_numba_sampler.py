@@ -15,9 +15,10 @@ def test_the_kth_largest_number_is_that_of_a_sorted_list(k):
 
 
 def test_rows_draw_from_tokens_of_their_own():
-    drawn = np.empty(2, dtype=np.int64)
+    drawn, intervals = np.empty(2, dtype=np.int64), np.empty((2, 2))
     logits = np.zeros((2, 9), np.float32)
     numba_sampler.draw_rows(
-        logits, np.array([3, 4, 5, 8]), np.array([3, 4]), np.array([0.4, 0.9]), 1.0, 9, drawn
+        logits, np.array([3, 4, 5, 8]), np.array([3, 4]), np.array([0.4, 0.9]), 1.0, 9, drawn, intervals
     )
     assert drawn.tolist() == [4, 8]
+    assert intervals == pytest.approx(np.array([[1 / 3, 1 / 3], [0, 1]]))

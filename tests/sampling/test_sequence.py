@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import itertools
+import math
+from collections import Counter
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
 import torch
 
@@ -12,6 +15,7 @@ from crystallm.errors import InputError
 from crystallm.sampling.sample import sample_stream
 from crystallm.sampling.sequence import (
     DecodingOptions,
+    RandomNumbers,
     SequenceRequest,
     Stop,
     TokenSequence,
@@ -128,7 +132,55 @@ def test_each_token_takes_a_random_number_forced_or_not() -> None:
         sequence = TokenSequence.from_request(0, request)
         sequence.start(CONTEXT)
         assert len(sequence.ids) == 2 + n_forced
-        assert next(sequence.uniforms) == list(itertools.islice(uniform_stream(3, 8), 3))[n_forced]
+        assert next(sequence.numbers) == list(itertools.islice(uniform_stream(3, 8), 3))[n_forced]
+
+
+SHARES = [0.5, 0.3, 0.15, 0.05]
+
+
+def written(point: float | None, n: int, seed: int = 0) -> tuple[int, ...]:
+    """n tokens of these shares, drawn by a point."""
+    numbers = RandomNumbers(uniform_stream(seed, 0), point)
+    ends = list(itertools.accumulate(SHARES))
+    text = []
+    for _ in range(n):
+        number = next(numbers)
+        token = next(i for i, end in enumerate(ends) if number < end)
+        numbers.drew(ends[token] - SHARES[token], SHARES[token])
+        text.append(token)
+    return tuple(text)
+
+
+@pytest.mark.parametrize("n", [4, 20, 500])
+def test_samples_at_evenly_spread_points_begin_in_proportion(n: int) -> None:
+    texts = [written((i + 0.5) / n, 4) for i in range(n)]
+    for length in range(1, 5):
+        counts = Counter(text[:length] for text in texts)
+        for beginning in itertools.product(range(4), repeat=length):
+            expected = n * math.prod(SHARES[token] for token in beginning)
+            if math.prod(SHARES[token] for token in beginning[:-1]) > 1 / 256:
+                assert abs(counts[beginning] - expected) < 1, beginning
+
+
+def test_each_sample_of_a_point_is_a_fair_draw_to_its_end() -> None:
+    points = np.random.default_rng(0).random(2000)
+    texts = [written(point, 60, seed) for seed, point in enumerate(points)]  # beyond the digits of a point
+    for place in (0, 1, 10, 20, 40, 59):
+        counts = Counter(text[place] for text in texts)
+        for token, share in enumerate(SHARES):
+            assert abs(counts[token] - 2000 * share) < 5 * math.sqrt(2000 * share * (1 - share)), place
+        if place:
+            pairs = Counter(text[place - 1 : place + 1] for text in texts)
+            assert abs(pairs[0, 0] - 500) < 5 * math.sqrt(2000 * 0.25 * 0.75), place
+
+
+def test_without_a_point_all_numbers_are_independent() -> None:
+    numbers = RandomNumbers(uniform_stream(5, 2))
+    expected = list(itertools.islice(uniform_stream(5, 2), 6))
+    assert next(numbers) == expected[0]
+    numbers.drew(0.0, 0.1)
+    numbers.skip()
+    assert next(numbers) == expected[2]
 
 
 def test_forced_tokens_are_told_from_drawn_ones(network: GPT) -> None:
@@ -137,6 +189,16 @@ def test_forced_tokens_are_told_from_drawn_ones(network: GPT) -> None:
     assert one.forced == (True, False, True, True, False, True)
     (free,) = draw(network, [[1, 2]], max_new_tokens=5)
     assert not any(free.forced)
+
+
+@pytest.mark.parametrize("n", [8, 64])  # by torch, and compiled
+def test_a_network_spreads_samples_over_what_it_finds_probable(network: GPT, n: int) -> None:
+    options = DecodingOptions(ORBITS, temperature=0.8, top_k=None, max_new_tokens=3)
+    requests = (SequenceRequest([1, 2], options, 1, i, point=(i + 0.5) / n) for i in range(n))
+    counts = Counter(sample.generated[0] for sample in sample_stream(network, requests, n=n))
+    with torch.no_grad():
+        shares = torch.softmax(network(torch.tensor([[1, 2]]))[0, -1] / 0.8, dim=-1).tolist()
+    assert all(abs(counts[token] - n * share) < 1.001 for token, share in enumerate(shares))
 
 
 def test_what_is_read_before_the_prompt_changes_the_text_and_is_no_part_of_it(network: GPT) -> None:

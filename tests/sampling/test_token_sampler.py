@@ -16,7 +16,7 @@ def frequencies(logits: list[float], **options: Any) -> list[float]:
     """Shares of the tokens over evenly spread uniform numbers."""
     n = 10_000
     uniforms = (torch.arange(n, dtype=torch.float64) + 0.5) / n
-    tokens = draw_tokens(torch.tensor(logits).expand(n, -1), uniforms, **{"top_k": None, **options})
+    tokens, _ = draw_tokens(torch.tensor(logits).expand(n, -1), uniforms, **{"top_k": None, **options})
     return (torch.bincount(tokens, minlength=len(logits)) / n).tolist()
 
 
@@ -44,12 +44,24 @@ def test_tokens_are_drawn_in_their_shares(options: dict[str, Any], expected: lis
     assert frequencies(LOGITS, **options) == pytest.approx(expected, abs=2e-4)
 
 
+@pytest.mark.parametrize("options", [{}, {"temperature": 0.5}, {"top_k": 2}, {"top_p": 0.71}])
+def test_the_interval_of_a_token_holds_the_number_that_draws_it(options: dict[str, Any]) -> None:
+    uniforms = torch.linspace(0, 0.999, 500, dtype=torch.float64)
+    tokens, intervals = draw_tokens(
+        torch.tensor(LOGITS).expand(500, -1), uniforms, **{"top_k": None, **options}
+    )
+    starts, lengths = intervals.T
+    assert bool((starts <= uniforms + 1e-12).all() and (uniforms < starts + lengths + 1e-12).all())
+    shares = frequencies(LOGITS, **options)
+    assert lengths.tolist() == pytest.approx([shares[token] for token in tokens], abs=2e-4)
+
+
 @pytest.mark.parametrize("uniform", [0.0, 0.5, math.nextafter(1.0, 0.0)])
 def test_no_uniform_number_draws_a_masked_token(uniform: float) -> None:
     logits = mask_logits(
         torch.randn(2, 50, generator=torch.Generator().manual_seed(0)), [(31,), range(10, 20)]
     )
-    tokens = draw_tokens(logits, torch.full((2,), uniform, dtype=torch.float64), top_k=10)
+    tokens, _ = draw_tokens(logits, torch.full((2,), uniform, dtype=torch.float64), top_k=10)
     assert tokens[0] == 31
     assert 10 <= tokens[1] < 20
 
@@ -60,9 +72,9 @@ def test_the_order_of_allowed_tokens_does_not_decide(n_vocabulary: int) -> None:
     logits = torch.nn.functional.pad(logits, (0, n_vocabulary - 5), value=-1.0)
     for uniform in (0.05, 0.4, 0.6, 0.95):
         drawn = {
-            TokenSampler(n_vocabulary).draw(
-                logits, [allowed], [uniform], temperature=1.0, top_k=None, top_p=None
-            )[0]
+            TokenSampler(n_vocabulary)
+            .draw(logits, [allowed], [uniform], temperature=1.0, top_k=None, top_p=None)
+            .tokens[0]
             for allowed in itertools.permutations((0, 2, 4))
         }
         probabilities = torch.softmax(logits[0, [0, 2, 4]].double(), dim=0).cumsum(dim=0)
@@ -94,5 +106,6 @@ def test_compiled_code_draws_the_same_tokens(temperature: float, top_k: int | No
         )
         for way in (False, True)
     )
-    assert compiled == plain
-    assert len(set(plain)) > 20
+    assert compiled.tokens == plain.tokens
+    assert torch.tensor(compiled.intervals).allclose(torch.tensor(plain.intervals), atol=1e-6)
+    assert len(set(plain.tokens)) > 20

@@ -54,10 +54,13 @@ class ChoiceAssignment:
         self._weight([index])
         return self._choices[index]
 
-    def assign(self, samples: Sequence[tuple[int, int]]) -> list[Choice]:
-        """Return the choice of each (index of a request, number of the sample in it)."""
+    def assign(self, samples: Sequence[tuple[int, int]]) -> list[tuple[Choice, float]]:
+        """Return the choice of each (index of a request, number of the sample in it), and its point.
+
+        For points see `choices.assign_by_weight`.
+        """
         self._weight(dict.fromkeys(index for index, _ in samples))
-        assigned: list[Choice] = []
+        assigned: list[tuple[Choice, float]] = []
         for index, group in itertools.groupby(samples, key=lambda pair: pair[0]):
             numbers = [number for _, number in group]
             if self._requests[index].wanted is not None:
@@ -65,15 +68,12 @@ class ChoiceAssignment:
                 assigned += self._sampler(request).assign(request, self._first[index], numbers)
                 continue
             choices, _ = self._choices[index]
-            if len(choices) == 1:
-                assigned += choices * len(numbers)
-                continue
             weights = [choice.weight for choice in choices]
-            assign = assign_by_weight(weights, self._settings.seed, self._first[index], numbers)
-            assigned += [choices[i] for i in assign]
+            taken = assign_by_weight(weights, self._settings.seed, self._first[index], numbers)
+            assigned += [(choices[i], point) for i, point in taken]
         return [
-            self._with_conditions(choice, index, number)
-            for choice, (index, number) in zip(assigned, samples, strict=True)
+            (self._with_conditions(choice, index, number), point)
+            for (choice, point), (index, number) in zip(assigned, samples, strict=True)
         ]
 
     def _with_conditions(self, choice: Choice, index: int, sample: int) -> Choice:

@@ -7,7 +7,8 @@ hold the composition, with temperature, top_k and top_p.
 
 Sample j of a request takes the choice at u_j = (u_0 + j phi) mod 1 of the cumulative weights, with phi the
 golden ratio and u_0 drawn from the seed: each sample is a fair draw, any consecutive samples cover the
-choices nearly in proportion, and a sample does not depend on their number.
+choices nearly in proportion, and a sample does not depend on their number. Where u_j lies in the interval of
+its choice, from 0 to 1, is the point that draws the first tokens (see `sampling.sequence.RandomNumbers`).
 
 Does not depend on how the sequence continues after the prompt.
 """
@@ -174,8 +175,10 @@ def _choices(
     return found, _summary(found, request.cells[0], group, any_z=any_z, any_group=any_group)
 
 
-def assign_by_weight(weights: Sequence[float], seed: int, index: int, samples: Sequence[int]) -> list[int]:
-    """Return the index of the choice of each sample; see the module.
+def assign_by_weight(
+    weights: Sequence[float], seed: int, index: int, samples: Sequence[int]
+) -> list[tuple[int, float]]:
+    """Return the index of the choice of each sample, and its point within the choice; see the module.
 
     Args:
         index: of the request's first sample in the run.
@@ -183,10 +186,11 @@ def assign_by_weight(weights: Sequence[float], seed: int, index: int, samples: S
     # The random stream of sample `index` itself starts at counter 0, and never comes this far.
     stream = np.random.Philox(key=np.array([seed, index], dtype=np.uint64), counter=np.array([0, 0, 0, 1]))
     first = float(np.random.Generator(stream).random())
-    cumulative = np.cumsum(weights)
-    points = (first + GOLDEN * np.asarray(samples, dtype=np.float64)) % 1.0
-    taken = np.searchsorted(cumulative, points * cumulative[-1], side="right")
-    return [min(int(i), len(weights) - 1) for i in taken]
+    ends = np.cumsum(weights)
+    points = (first + GOLDEN * np.asarray(samples, dtype=np.float64)) % 1.0 * ends[-1]
+    taken = np.minimum(np.searchsorted(ends, points, side="right"), len(ends) - 1)
+    within = (points - ends[taken]) / np.asarray(weights)[taken] + 1
+    return list(zip(taken.tolist(), np.clip(within, 0.0, 1.0).tolist(), strict=True))
 
 
 def _prompts(model: Model, cells: Sequence[tuple[Cell, int | None]]) -> list[list[int] | None]:

@@ -72,20 +72,22 @@ class CompositionSampler:
         self._model, self._settings = model, settings
         self._choices: dict[tuple[str, int, int], list[Choice]] = {}
 
-    def assign(self, plan: InterpretedRequest, first: int, samples: Sequence[int]) -> list[Choice]:
-        """Return the choice of each sample of a request.
+    def assign(
+        self, plan: InterpretedRequest, first: int, samples: Sequence[int]
+    ) -> list[tuple[Choice, float]]:
+        """Return the choice of each sample of a request, and its point; see `choices.assign_by_weight`.
 
         Args:
             plan: the request, with a constraint on its composition.
             first: index of the request's first sample in the run.
             samples: their numbers in the request.
         """
-        found: list[Choice] = []
+        found: list[tuple[Choice, float]] = []
         for block, numbers in itertools.groupby(samples, key=block_of):
             choices = self.choices(plan, first, block)
             weights = [choice.weight for choice in choices]
-            indices = generation_choices.assign_by_weight(weights, self._settings.seed, first, list(numbers))
-            found += [choices[i] for i in indices]
+            taken = generation_choices.assign_by_weight(weights, self._settings.seed, first, list(numbers))
+            found += [(choices[i], point) for i, point in taken]
         return found
 
     def choices(self, plan: InterpretedRequest, first: int, block: int = 0) -> list[Choice]:
@@ -186,7 +188,7 @@ def _draw(
             if len(options) > 1:
                 logits = log_p[text][-1][options].expand(len(rows), -1)  # (N, allowed)
                 drawn = torch.tensor(uniforms[rows, step], dtype=torch.float64)
-                indices = draw_tokens(
+                indices, _ = draw_tokens(
                     logits,
                     drawn,
                     temperature=settings.temperature,

@@ -211,13 +211,16 @@ class Generator:
         """Yield the sequence of each sample, and append its choice to `chosen`."""
         options = self.sequence_options()
         for some in portions(pairs, CHOSEN_TOGETHER):
-            choices = self._assignment.assign(some)
+            assigned = self._assignment.assign(some)
+            choices = [choice for choice, _ in assigned]
             grammar = self._grammar(some, choices)
             chosen += choices
-            for (index, j), choice in zip(some, choices, strict=True):
+            for (index, j), (choice, point) in zip(some, assigned, strict=True):
                 i, seed, read = self.first[index] + j, self.settings.seed, self._reader.tokens(choice.cell)
+                # Values of conditions are spread over the samples by the same ratio: tokens then are not.
+                own = None if choice.conditions else point
                 yield sequence.SequenceRequest(
-                    choice.prompt, options, seed, i, grammar, choice.conditions, read
+                    choice.prompt, options, seed, i, grammar, choice.conditions, read, own
                 )
 
     def sequence_requests(

@@ -203,16 +203,17 @@ class Decoder:
         drawn = [0] * len(sequences)
         for options, indices in by_options.items():
             group = [sequences[i] for i in indices]
-            tokens = self._token_sampler.draw(
+            new = self._token_sampler.draw(
                 logits if len(by_options) == 1 else logits[torch.tensor(indices, device=self.device)],
                 [sequence.allowed for sequence in group],
-                [next(sequence.uniforms) for sequence in group],
+                [next(sequence.numbers) for sequence in group],
                 temperature=options.temperature,
                 top_k=options.top_k,
                 top_p=options.top_p,
             )
-            for i, token in zip(indices, tokens, strict=True):
+            for i, token, interval in zip(indices, new.tokens, new.intervals, strict=True):
                 drawn[i] = token
+                sequences[i].numbers.drew(*interval)
         return drawn
 
     def _set_plain_lengths(self, lengths: Sequence[int]) -> None:

@@ -32,7 +32,14 @@ def _kth_largest(values: Any, k: int) -> Any:
 
 
 def _draw_rows(  # noqa: PLR0917 - compiled code takes arguments by position
-    logits: Any, tokens: Any, ends: Any, uniforms: Any, temperature: float, top_k: int, drawn: Any
+    logits: Any,
+    tokens: Any,
+    ends: Any,
+    uniforms: Any,
+    temperature: float,
+    top_k: int,
+    drawn: Any,
+    intervals: Any,
 ) -> None:
     """Draw a token for each row, as `token_sampler.draw_tokens`, top-p aside.
 
@@ -44,6 +51,7 @@ def _draw_rows(  # noqa: PLR0917 - compiled code takes arguments by position
         temperature: 0 takes the most likely token.
         top_k: at least 1.
         drawn: (N,), written.
+        intervals: (N, 2) float64, written: see `token_sampler.Drawn`.
     """
     scale = np.float32(temperature)
     first = 0
@@ -56,6 +64,7 @@ def _draw_rows(  # noqa: PLR0917 - compiled code takes arguments by position
             if values[i] > values[best]:
                 best = i
         chosen = best
+        intervals[row] = 0.0, 1.0
         if temperature > 0:
             least = _kth_largest(values, top_k) if top_k < n else np.float32(-np.inf)
             highest = values[best]
@@ -72,6 +81,8 @@ def _draw_rows(  # noqa: PLR0917 - compiled code takes arguments by position
             chosen = 0
             while shares[chosen] <= threshold:
                 chosen += 1
+            start = shares[chosen - 1] if chosen else 0.0
+            intervals[row] = start / cumulative, (shares[chosen] - start) / cumulative
         drawn[row] = tokens[first + chosen]
         first = ends[row]
 

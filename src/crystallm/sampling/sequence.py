@@ -22,6 +22,10 @@ NOT_FINITE = "the network's logits are not finite: its weights are broken"
 Conditions = tuple[float | None, ...]
 """Values of the properties of a network, in their order, None where unknown; empty: all are unknown."""
 _BLOCK = 64  # uniform numbers drawn at once
+_STRATA = 2.0**8
+"""How finely a point divides the texts: while its prefix is more probable than one in so many. A finer
+division would make more of the rounding errors of logits, which depend on the batch."""
+_BELOW_ONE = 1.0 - 2.0**-40
 
 
 @dataclass(frozen=True)
@@ -105,6 +109,7 @@ class SequenceRequest:
 
     Attributes:
         context: tokens that the network reads before the prompt; the grammar does not see them.
+        point: number in [0, 1) that draws the first tokens, see `RandomNumbers`; None: independent of others.
     """
 
     prompt: Sequence[int]
@@ -114,6 +119,44 @@ class SequenceRequest:
     grammar: Grammar | None = None
     conditions: Conditions = ()
     context: Sequence[int] = ()
+    point: float | None = None
+
+
+class RandomNumbers:
+    """The random numbers in [0, 1) that draw the tokens of a sample.
+
+    All first tokens are drawn from one number, the point: a token is drawn by the interval in which the
+    point lies, and where it lies within the interval, from 0 to 1, draws the next token. When the tokens
+    drawn so have a probability below 1 / `_STRATA`, independent numbers follow. So samples at points that are
+    evenly spread begin in different ways, as far as the network finds several probable, and each of them is
+    still a fair draw (arithmetic sampling: Vilnis and others, ICML 2023, arXiv 2210.15458).
+
+    Args:
+        stream: of independent numbers.
+        point: None for independent numbers only.
+    """
+
+    __slots__ = ("_left", "_point", "_stream")
+
+    def __init__(self, stream: Iterator[float], point: float | None = None) -> None:
+        self._stream = stream
+        self._point = 0.0 if point is None else point
+        self._left = 0.0 if point is None else _STRATA
+
+    def __next__(self) -> float:
+        """Return the number of the next token."""
+        return self._point if self._left > 1 else next(self._stream)
+
+    def drew(self, start: float, length: float) -> None:
+        """Take in what the last number drew: a token whose interval starts there and is that long."""
+        if self._left > 1:
+            self._point = min(max((self._point - start) / max(length, 1e-300), 0.0), _BELOW_ONE)
+            self._left *= length
+
+    def skip(self) -> None:
+        """Pass over the number of a token that is forced."""
+        if self._left <= 1:
+            next(self._stream)
 
 
 @dataclass(slots=True)
@@ -125,7 +168,7 @@ class TokenSequence:
         ids: context, prompt and generated tokens.
         n_prompt: tokens of context and prompt.
         n_context: of these, the first ones.
-        uniforms: one random number per token, forced or not.
+        numbers: one random number per token, forced or not.
         log_probs: of each generated token; NaN until the network has read the token before it.
         forced: for each generated token, whether it was forced.
         cached: number of tokens that the network has read.
@@ -138,7 +181,7 @@ class TokenSequence:
     ids: list[int]
     n_prompt: int
     state: GrammarState | None
-    uniforms: Iterator[float]
+    numbers: RandomNumbers
     log_probs: list[float] = field(default_factory=list)
     forced: list[bool] = field(default_factory=list)
     allowed: Sequence[int] | None = None
@@ -158,7 +201,7 @@ class TokenSequence:
             ids=[*request.context, *request.prompt],
             n_prompt=len(request.context) + len(request.prompt),
             state=None if request.grammar is None else request.grammar.start(request.prompt),
-            uniforms=uniform_stream(request.seed, request.index),
+            numbers=RandomNumbers(uniform_stream(request.seed, request.index), request.point),
             conditions=request.conditions,
             n_context=len(request.context),
         )
@@ -217,7 +260,7 @@ class TokenSequence:
         while not self.finished and self.allowed is not None and len(self.allowed) == 1:
             if len(self.ids) >= context:
                 return  # beyond the context, tokens are appended one by one
-            next(self.uniforms)  # each token uses one number, forced or not
+            self.numbers.skip()  # each token uses one number, forced or not
             self._append(self.allowed[0], math.nan, context, forced=True)
 
     def _append(self, token: int, log_prob: float, context: int, *, forced: bool) -> None:

@@ -6,10 +6,11 @@ Letters of shapes: N rows, V vocabulary.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
+from torch.nn import functional
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,6 +23,19 @@ _BELOW_ONE = 1.0 - 2.0**-40
 _MAX_CACHED = 4096  # token lists whose arrays are cached
 
 
+class Drawn(NamedTuple):
+    """Tokens drawn for N rows.
+
+    Attributes:
+        tokens: (N,).
+        intervals: (N, 2): where the random numbers begin that draw the token, and how long their interval is,
+            which is its probability. (0, 1) at temperature 0.
+    """
+
+    tokens: list[int]
+    intervals: list[list[float]]
+
+
 def draw_tokens(
     logits: Tensor,
     uniforms: Tensor,
@@ -29,7 +43,7 @@ def draw_tokens(
     temperature: float = 1.0,
     top_k: int | None,
     top_p: float | None = None,
-) -> Tensor:
+) -> tuple[Tensor, Tensor]:
     """Draw one token per row by inverting the cumulative distribution in token order.
 
     Args:
@@ -40,10 +54,11 @@ def draw_tokens(
         top_p: sample from the smallest set of most likely tokens that holds this probability; None for all.
 
     Returns:
-        (N,) int64 tokens.
+        (N,) int64 tokens, and their intervals (N, 2), see `Drawn`.
     """
     if temperature == 0:
-        return logits.argmax(dim=-1)
+        everything = torch.tensor([0.0, 1.0], dtype=torch.float64, device=logits.device)
+        return logits.argmax(dim=-1), everything.expand(len(logits), 2)
     if top_k is not None and top_k < logits.shape[-1]:
         kth = torch.topk(logits, top_k, dim=-1).values[:, -1:]  # (N, 1)
         logits = logits.masked_fill(logits < kth, -math.inf)
@@ -55,8 +70,11 @@ def draw_tokens(
         beyond = ranked.cumsum(dim=-1) - ranked >= top_p  # never the most likely token
         probabilities = probabilities.masked_fill(torch.zeros_like(beyond).scatter(-1, order, beyond), 0.0)
     cumulative = probabilities.cumsum(dim=-1)
-    thresholds = uniforms.clamp(max=_BELOW_ONE)[:, None] * cumulative[:, -1:]
-    return (cumulative <= thresholds).sum(dim=-1)
+    cumulative = cumulative / cumulative[:, -1:]
+    tokens = (cumulative <= uniforms.clamp(max=_BELOW_ONE)[:, None]).sum(dim=-1)
+    ends = cumulative.gather(1, tokens[:, None])
+    starts = functional.pad(cumulative, (1, 0)).gather(1, tokens[:, None])
+    return tokens, torch.cat([starts, ends - starts], dim=1)
 
 
 def mask_logits(logits: Tensor, allowed: Sequence[Sequence[int] | None]) -> Tensor:
@@ -96,7 +114,7 @@ class TokenSampler:
         temperature: float,
         top_k: int | None,
         top_p: float | None,
-    ) -> list[int]:
+    ) -> Drawn:
         """Draw a token for each row.
 
         Args:
@@ -111,8 +129,8 @@ class TokenSampler:
         arrays = [self._array(tokens) for tokens in allowed if tokens is not None]
         longest = max(map(len, arrays), default=0)
         if len(arrays) < len(allowed) or 4 * longest > self._n_vocabulary:
-            tokens: list[int] = draw_tokens(mask_logits(logits, allowed), random, **options).tolist()
-            return tokens
+            tokens, intervals = draw_tokens(mask_logits(logits, allowed), random, **options)
+            return Drawn(tokens.tolist(), intervals.tolist())
         # Few tokens are allowed: gather their logits. The drawn tokens are the same.
         table = np.zeros((len(arrays), longest), dtype=np.int64)
         for line, array in zip(table, arrays, strict=True):
@@ -120,9 +138,8 @@ class TokenSampler:
         is_token = np.arange(longest) < np.array([len(tokens) for tokens in arrays])[:, None]
         index = torch.from_numpy(table).to(logits.device)  # (N, longest)
         narrow = logits.gather(1, index).masked_fill(~torch.from_numpy(is_token).to(logits.device), -math.inf)
-        columns = draw_tokens(narrow, random, **options)  # (N,)
-        drawn: list[int] = index.gather(1, columns[:, None])[:, 0].tolist()
-        return drawn
+        columns, intervals = draw_tokens(narrow, random, **options)
+        return Drawn(index.gather(1, columns[:, None])[:, 0].tolist(), intervals.tolist())
 
     def _draw_compiled(
         self,
@@ -131,12 +148,12 @@ class TokenSampler:
         uniforms: Sequence[float],
         temperature: float,
         top_k: int | None,
-    ) -> list[int]:
+    ) -> Drawn:
         """As `draw`, without top-p."""
         from crystallm.sampling.numba_sampler import draw_rows
 
         arrays = [self._all_tokens if tokens is None else self._array(tokens) for tokens in allowed]
-        drawn = np.empty(len(arrays), dtype=np.int64)
+        drawn, intervals = np.empty(len(arrays), dtype=np.int64), np.empty((len(arrays), 2))
         draw_rows(
             logits.numpy(),
             np.concatenate(arrays),
@@ -145,9 +162,9 @@ class TokenSampler:
             float(temperature),
             top_k or self._n_vocabulary,
             drawn,
+            intervals,
         )
-        tokens: list[int] = drawn.tolist()
-        return tokens
+        return Drawn(drawn.tolist(), intervals.tolist())
 
     def _array(self, tokens: Sequence[int]) -> Ids:
         """Return tokens in ascending order, so that a uniform number selects the same token in any table."""
