@@ -50,7 +50,7 @@ BENCHMARKS = {
 }
 """The same for `crystallm benchmark`, of which csp is the default."""
 
-REFERENCES = {"build": "references", "energies": "references", "relatives": "references"}
+REFERENCES = dict.fromkeys(("build", "energies", "relatives", "hypothetical"), "references")
 """The same for `crystallm references`."""
 
 BENCHMARK = "Measure a model against known crystals."

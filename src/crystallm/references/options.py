@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field
 
-from crystallm.options import NOT_DECIDING, Flag, Options, same
+from crystallm.options import NOT_DECIDING, CommonOptions, Flag, Options, same
 
 
 class ReferenceOptions(Options):
@@ -86,3 +86,21 @@ class ReadingOptions(Options):
     references: Annotated[tuple[Path, ...], Flag(several=True)] = same(ReferenceOptions, "references")
     per_crystal: Annotated[int, Flag(("-n", "--per-crystal"))] = Field(default=4, ge=1, le=100)
     """Number of relatives of each crystal, at most."""
+
+
+class HypotheticalOptions(Options):
+    """Which hypothetical crystals are made."""
+
+    out: Annotated[Path | None, NOT_DECIDING] = same(
+        CommonOptions,
+        "out",
+        description="Folder for the data set; the same command resumes a killed run.",
+    )
+    references: Annotated[tuple[Path, ...], Flag(several=True)] = same(ReferenceOptions, "references")
+    exclude: Annotated[tuple[Path, ...], Flag(several=True)] = ()
+    """Libraries or collections, such as test sets, of whose reduced formulas no crystal is made."""
+    formulas: Annotated[int, Flag(("-n", "--formulas"))] = Field(default=100_000, ge=1)
+    """Number of formulas, each with no, one or two crystals."""
+    least_probability: float = Field(default=0.25, ge=0.0, le=1.0)
+    """Least probability of a crystal, given its formula, by what is known of its relatives."""
+    seed: int = same(CommonOptions, "seed", lt=2**63, description="Seed of the formulas.")

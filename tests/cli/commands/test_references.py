@@ -8,6 +8,7 @@ import pytest
 
 import random_models
 from crystallm.cli import app
+from crystallm.datasets import shards
 from crystallm.models import folder
 from crystallm.network.transformer import GPT
 from known_crystals import REPLACED, with_elements
@@ -61,6 +62,18 @@ def test_relatives_are_added_to_a_data_set(capsys):
     assert "data: relatives of 3 crystals, 0 have none" in capsys.readouterr().out
     assert app.run(["references", "relatives", "missing", "--workers", "1"]) == 2
     assert "no data set in 'missing'" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("cifs", "inline")
+def test_hypothetical_crystals_become_a_data_set(capsys):
+    assert app.run(["prepare", "cifs=train", "--out", "data", "--workers", "1", "--quiet"]) == 0
+    command = ["references", "hypothetical", "data", "--references", "cifs", "--workers", "1", "-n", "20"]
+    assert app.run([*command, "--out", "made", "--least-probability", "0", "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["crystals"] > 0
+    assert shards.facts("made")["crystals"] == {"train": report["crystals"]}
+    assert app.run([*command, "--out", "made"]) == 2
+    assert "'made' holds a data set" in capsys.readouterr().err
 
 
 @pytest.mark.usefixtures("cifs", "inline")

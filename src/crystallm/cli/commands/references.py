@@ -10,7 +10,7 @@ from crystallm.cli.console import page, plain, print_json, progress_bars
 from crystallm.cli.option_groups import Flat, OutputOptions, with_argument
 from crystallm.energy.options import ChosenModelOptions
 from crystallm.execution.place import ExecutionOptions
-from crystallm.references.options import LibraryOptions, ReadingOptions
+from crystallm.references.options import HypotheticalOptions, LibraryOptions, ReadingOptions
 
 
 def build(
@@ -106,4 +106,36 @@ def relatives(
         print_json([report._asdict()])
     elif not output.quiet:
         text = f"{dataset}: relatives of {report.crystals:,} crystals, {report.without:,} have none"
+        page().print(plain(text), soft_wrap=True, highlight=False)
+
+
+def hypothetical(
+    dataset: Path,
+    options: Flat[HypotheticalOptions] = HypotheticalOptions.defaults(),
+    execution: Flat[ExecutionOptions] = ExecutionOptions.defaults(),
+    output: Flat[OutputOptions] = OutputOptions.defaults(),
+) -> None:
+    """Make hypothetical crystals from known ones, for a network to learn which replacements are probable.
+
+    crystallm references hypothetical data --exclude mp_20/test.csv.gz --out hypothetical
+
+    crystallm train --dataset data --replay-dataset hypothetical --replay-share 0.5 --out run
+
+    Takes formulas of the data set, exchanges one or two elements for similar ones, and makes the crystals
+    that known relatives find most probable. Formulas of known crystals, of the splits val and test, and of
+    excluded collections are left out. A killed run started again does only what is missing.
+    """
+    from crystallm.execution.place import open_cluster
+    from crystallm.references.reading.hypothetical import write_hypothetical
+
+    n_workers, progress = execution.workers or os.cpu_count() or 1, progress_bars(shown=output.progress)
+    with open_cluster(execution.cluster) as executor:
+        report = write_hypothetical(dataset, options, workers=n_workers, executor=executor, progress=progress)
+    if output.as_json:
+        print_json([report._asdict()])
+    elif not output.quiet:
+        text = (
+            f"{options.out}: {report.crystals:,} crystals, {report.tokens:,} tokens, of {report.formulas:,}"
+        )
+        text += f" formulas; {report.without:,} others have no probable crystal"
         page().print(plain(text), soft_wrap=True, highlight=False)

@@ -1,1 +1,1 @@
-"""Relatives as a network reads them, before the crystal that it writes."""
+"""What a network learns from known crystals: to read relatives, and which crystals they make probable."""
