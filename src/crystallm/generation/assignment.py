@@ -54,10 +54,11 @@ class ChoiceAssignment:
         self._weight([index])
         return self._choices[index]
 
-    def assign(self, samples: Sequence[tuple[int, int]]) -> list[tuple[Choice, float]]:
+    def assign(self, samples: Sequence[tuple[int, int]]) -> list[tuple[Choice, float | None]]:
         """Return the choice of each (index of a request, number of the sample in it), and its point.
 
-        For points see `choices.assign_by_weight`.
+        For points see `choices.assign_by_weight`. With conditions there are none: the values of conditions
+        are spread over the samples by the same ratio.
         """
         self._weight(dict.fromkeys(index for index, _ in samples))
         assigned: list[tuple[Choice, float]] = []
@@ -72,7 +73,10 @@ class ChoiceAssignment:
             taken = assign_by_weight(weights, self._settings.seed, self._first[index], numbers)
             assigned += [(choices[i], point) for i, point in taken]
         return [
-            (self._with_conditions(choice, index, number), point)
+            (
+                self._with_conditions(choice, index, number),
+                None if self._requests[index].conditions else point,
+            )
             for (choice, point), (index, number) in zip(assigned, samples, strict=True)
         ]
 

@@ -212,15 +212,12 @@ class Generator:
         options = self.sequence_options()
         for some in portions(pairs, CHOSEN_TOGETHER):
             assigned = self._assignment.assign(some)
-            choices = [choice for choice, _ in assigned]
+            chosen += (choices := [choice for choice, _ in assigned])
             grammar = self._grammar(some, choices)
-            chosen += choices
             for (index, j), (choice, point) in zip(some, assigned, strict=True):
                 i, seed, read = self.first[index] + j, self.settings.seed, self._reader.tokens(choice.cell)
-                # Values of conditions are spread over the samples by the same ratio: tokens then are not.
-                own = None if choice.conditions else point
                 yield sequence.SequenceRequest(
-                    choice.prompt, options, seed, i, grammar, choice.conditions, read, own
+                    choice.prompt, options, seed, i, grammar, choice.conditions, read, point
                 )
 
     def sequence_requests(

@@ -7,6 +7,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field
 
+from crystallm.datasets.options import PrepareOptions
 from crystallm.options import NOT_DECIDING, CommonOptions, Flag, Options, same
 
 
@@ -97,8 +98,11 @@ class HypotheticalOptions(Options):
         description="Folder for the data set; the same command resumes a killed run.",
     )
     references: Annotated[tuple[Path, ...], Flag(several=True)] = same(ReferenceOptions, "references")
-    exclude: Annotated[tuple[Path, ...], Flag(several=True)] = ()
-    """Libraries or collections, such as test sets, of whose reduced formulas no crystal is made."""
+    exclude: Annotated[tuple[str, ...], Flag(several=True)] = same(
+        PrepareOptions,
+        "exclude",
+        description="Libraries or collections, such as test sets, of whose formulas no crystal is made.",
+    )
     formulas: Annotated[int, Flag(("-n", "--formulas"))] = Field(default=100_000, ge=1)
     """Number of formulas, each with no, one or two crystals."""
     least_probability: float = Field(default=0.25, ge=0.0, le=1.0)

@@ -23,8 +23,8 @@ Conditions = tuple[float | None, ...]
 """Values of the properties of a network, in their order, None where unknown; empty: all are unknown."""
 _BLOCK = 64  # uniform numbers drawn at once
 _STRATA = 2.0**8
-"""How finely a point divides the texts: while its prefix is more probable than one in so many. A finer
-division would make more of the rounding errors of logits, which depend on the batch."""
+"""A point draws tokens until the prefix that it has drawn is less probable than 1 / `_STRATA`. More strata
+would multiply the rounding errors of logits, which depend on the batch."""
 _BELOW_ONE = 1.0 - 2.0**-40
 
 

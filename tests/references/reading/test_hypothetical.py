@@ -96,7 +96,7 @@ def test_formulas_that_are_known_held_out_or_excluded_are_left_out(folder):
         for crystal in crystals
         if reduced(dict(crystal.composition)) in excluded
     ).write(folder.parent / "excluded.parquet")
-    write(folder, "rest", formulas=400, exclude=(folder.parent / "excluded.parquet",))
+    write(folder, "rest", formulas=400, exclude=(str(folder.parent / "excluded.parquet"),))
     rest = {reduced(dict(language.from_ids(ids).composition)) for ids in made_in(folder.parent / "rest")}
     assert rest
     assert not rest & set(excluded)

@@ -134,14 +134,14 @@ def write_hypothetical(
     return report
 
 
-def _left_out(dataset: Path, library: Library, exclude: Sequence[Path]) -> set[str]:
+def _left_out(dataset: Path, library: Library, exclude: Sequence[str]) -> set[str]:
     """Return the reduced formulas of which no crystal is made."""
     found = {library.formula(row) for row in range(len(library))}
     for split in ("val", "test"):
         with contextlib.suppress(InputError):  # there is none
             found |= {reduced(counts) for counts in _compositions(dataset, split)}
     for path in exclude:
-        other = load_library([str(path.resolve())])
+        other = load_library([path])
         found |= {other.formula(row) for row in range(len(other))}
     return found
 
