@@ -50,7 +50,7 @@ def test_each_crystal_gets_the_relatives_of_its_composition(folder, known) -> No
 
 def test_a_killed_run_goes_on(folder, known, monkeypatch) -> None:
     write_split(folder, "train", [language.prompt(COMPOSITIONS[i % 3].items(), 1) for i in range(12)])
-    monkeypatch.setattr(dataset, "UNIT_CRYSTALS", 1)
+    monkeypatch.setattr(dataset, "UNIT_SIZE", 1)
     looked_up = []
 
     def die_once(task):

@@ -113,7 +113,7 @@ def test_improbable_crystals_are_left_out(folder):
 
 
 def test_a_killed_run_goes_on_and_writes_the_same(folder, monkeypatch):
-    monkeypatch.setattr(hypothetical, "UNIT_FORMULAS", 10)
+    monkeypatch.setattr(hypothetical, "UNIT_SIZE", 10)
     write(folder, "whole", formulas=120)
     whole, n_calls = hypothetical.make, []
 

@@ -7,36 +7,28 @@ the end, so that the same command goes on with a killed run.
 
 from __future__ import annotations
 
-import base64
-import contextlib
 import json
 import shutil
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from crystallm.datasets import shards
-from crystallm.datasets.prepare import local_executor
-from crystallm.errors import CrystallmError, InputError
-from crystallm.execution.mapping import map_tasks
+from crystallm.errors import InputError
 from crystallm.execution.progress import Progress, no_progress
-from crystallm.execution.resumable import UnitResult, run_units
-from crystallm.execution.tasks import Failure, Limits
 from crystallm.language import get_language
 from crystallm.references.load import fingerprint, load_library
 from crystallm.references.reading.tokens import relatives_of
+from crystallm.references.reading.units import UNIT_SIZE, make_units, packed, unpacked
 from crystallm.storage import files
 from crystallm.storage.run_folder import FACTS, RunFolder
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from concurrent.futures import Executor
     from pathlib import Path
 
 SPLITS = ("train", "val")
-UNIT_CRYSTALS = 500
-_LIMITS = Limits(seconds=900.0)
 _COLUMNS = {"split": "string", "ids": "binary"}
 
 
@@ -84,17 +76,19 @@ def add_relatives(
     library = fingerprint(load_library(paths))
     about = {"n": n, "library": library, "tokens": facts.get("tokens")}
     folder = RunFolder(parts, RunFolder.configuration("references relatives", **about), _COLUMNS)
-    with contextlib.ExitStack() as stack:
-        where = executor or stack.enter_context(local_executor(workers))
-        run_units(
-            _units(dataset),
-            _Lookup(where, {"references": paths, "n": n}, 2 * workers + 2).work,
-            folder,
-            task="looking up relatives",
-            total=sum(len(shards.load(dataset, split)) for split in SPLITS),
-            size=lambda unit: len(unit[1]),
-            progress=progress,
-        )
+    make_units(
+        look_up,
+        (unit | {"references": paths, "n": n} for unit in _units(dataset)),
+        folder,
+        rows=lambda task, found: [{"split": task["split"], "ids": unpacked(ids)} for ids in found],
+        size=lambda task: len(task["crystals"]),
+        total=sum(len(shards.load(dataset, split)) for split in SPLITS),
+        task="looking up relatives",
+        failed="the relatives of crystals cannot be looked up",
+        workers=workers,
+        executor=executor,
+        progress=progress,
+    )
     report = _write(dataset, folder)
     content = json.dumps(facts | {"relatives": n}, indent=2) + "\n"
     files.write_atomically(dataset / FACTS, content.encode())
@@ -102,51 +96,24 @@ def add_relatives(
     return report
 
 
-def _units(dataset: Path) -> Iterator[tuple[str, list[str]]]:
-    """Yield the crystals of the splits in units: the split, and the ids of each, in base64."""
+def _units(dataset: Path) -> Iterator[dict[str, Any]]:
+    """Yield the crystals of the splits in units: the split, and the tokens of each crystal."""
     for split in SPLITS:
         crystals = shards.load(dataset, split)
-        for start in range(0, len(crystals), UNIT_CRYSTALS):
-            rows = range(start, min(start + UNIT_CRYSTALS, len(crystals)))
-            yield split, [_packed(crystals.crystal(i).tolist()) for i in rows]
-
-
-@dataclass(frozen=True, slots=True)
-class _Lookup:
-    """How the relatives of units are looked up."""
-
-    executor: Executor
-    about: dict[str, Any]
-    ahead: int
-
-    def work(
-        self, units: Iterator[tuple[int, tuple[str, list[str]]]], _: Callable[[int], None]
-    ) -> Generator[UnitResult]:
-        """Yield the relatives of each unit."""
-        tasks = (
-            self.about | {"crystals": crystals, "split": split, "number": number}
-            for number, (split, crystals) in units
-        )
-        for task, found in map_tasks(self.executor, look_up, tasks, ahead=self.ahead, limits=_LIMITS):
-            if isinstance(found, Failure):
-                raise CrystallmError(f"the relatives of crystals cannot be looked up: {found.reason}")
-            rows = [{"split": task["split"], "ids": base64.b64decode(ids)} for ids in found]
-            yield UnitResult(task["number"], rows)
+        for start in range(0, len(crystals), UNIT_SIZE):
+            rows = range(start, min(start + UNIT_SIZE, len(crystals)))
+            yield {"split": split, "crystals": [packed(crystals.crystal(i).tolist()) for i in rows]}
 
 
 def look_up(task: Mapping[str, Any]) -> list[str]:
-    """Return the tokens of the relatives of some crystals, in a worker process; in base64, as they come."""
+    """Return the packed tokens of the relatives of some crystals, in a worker process."""
     library = load_library(task["references"])
     found = []
     for content in task["crystals"]:
-        ids = np.frombuffer(base64.b64decode(content), "<u2").tolist()
+        ids = np.frombuffer(unpacked(content), "<u2").tolist()
         counts, _ = get_language("orbits").read_prompt(ids)
-        found.append(_packed(relatives_of(library, counts, task["n"])))
+        found.append(packed(relatives_of(library, counts, task["n"])))
     return found
-
-
-def _packed(ids: Sequence[int]) -> str:
-    return base64.b64encode(np.array(ids, "<u2").tobytes()).decode("ascii")
 
 
 def _write(dataset: Path, folder: RunFolder) -> RelativesReport:

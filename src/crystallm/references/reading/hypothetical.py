@@ -11,12 +11,10 @@ run.
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import itertools
 import json
 import shutil
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -25,25 +23,22 @@ import numpy as np
 
 from crystallm.crystallography import elements
 from crystallm.datasets import shards
-from crystallm.datasets.prepare import local_executor
 from crystallm.errors import CrystallmError, InputError
-from crystallm.execution.mapping import map_tasks
 from crystallm.execution.progress import Progress, no_progress
-from crystallm.execution.resumable import UnitResult, run_units
-from crystallm.execution.tasks import Failure, Limits
 from crystallm.language import get_language
 from crystallm.orbits import language
 from crystallm.references.candidates import Filter, find_candidates
 from crystallm.references.library import Library, reduced
 from crystallm.references.load import fingerprint, load_library
 from crystallm.references.lookup import likeliest
+from crystallm.references.reading.units import UNIT_SIZE, make_units, packed, unpacked
 from crystallm.references.scorer import default_scorer
 from crystallm.references.similarity import default_similarity
 from crystallm.storage import files
 from crystallm.storage.run_folder import FACTS, RunFolder
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from concurrent.futures import Executor
 
     from crystallm.references.options import HypotheticalOptions
@@ -52,9 +47,7 @@ REACH = 0.35
 """How far an element may be from the one that it replaces."""
 PER_FORMULA, MAX_ATOMS, MAX_TOKENS = 2, 96, 150
 """Crystals of a formula, atoms of a conventional cell, and tokens of a crystal, at most."""
-UNIT_FORMULAS = 500
 _TRIES = 20  # draws for each formula; some give elements twice, or a formula that is left out
-_LIMITS = Limits(seconds=900.0)
 _COLUMNS = {"unit": "int64", "formula": "string", "ids": "binary"}
 _KNOWN = "formulas.json"
 
@@ -111,19 +104,24 @@ def write_hypothetical(
     folder = RunFolder(parts, RunFolder.configuration("references hypothetical", options, **about), _COLUMNS)
     known = parts / _KNOWN
     files.write_atomically(known, json.dumps(sorted(_left_out(dataset, library, options.exclude))).encode())
+    n = options.formulas
     task: dict[str, Any] = {"references": paths, "dataset": str(dataset.resolve())}
     task |= {"known": str(known.resolve()), "seed": options.seed, "least": options.least_probability}
-    with contextlib.ExitStack() as stack:
-        where = executor or stack.enter_context(local_executor(workers))
-        run_units(
-            _units(options.formulas),
-            _Maker(where, task, 2 * workers + 2).work,
-            folder,
-            task="making hypothetical crystals",
-            total=options.formulas,
-            size=lambda n: n,
-            progress=progress,
-        )
+    make_units(
+        make,
+        (task | {"n": min(UNIT_SIZE, n - start)} for start in range(0, n, UNIT_SIZE)),
+        folder,
+        rows=lambda done, found: [
+            {"unit": done["number"], "formula": formula, "ids": unpacked(ids)} for formula, ids in found
+        ],
+        size=lambda unit: unit["n"],
+        total=n,
+        task="making hypothetical crystals",
+        failed="hypothetical crystals cannot be made",
+        workers=workers,
+        executor=executor,
+        progress=progress,
+    )
     report = _write(out, folder)
     shutil.rmtree(parts, ignore_errors=True)
     if not report.crystals:
@@ -153,35 +151,8 @@ def _compositions(dataset: Path, split: str) -> Iterator[dict[str, int]]:
         yield dict(counts)
 
 
-def _units(n: int) -> Iterator[int]:
-    """Yield the numbers of formulas of the units."""
-    for start in range(0, n, UNIT_FORMULAS):
-        yield min(UNIT_FORMULAS, n - start)
-
-
-@dataclass(frozen=True, slots=True)
-class _Maker:
-    """How the crystals of units are made."""
-
-    executor: Executor
-    about: dict[str, Any]
-    ahead: int
-
-    def work(self, units: Iterator[tuple[int, int]], _: Callable[[int], None]) -> Generator[UnitResult]:
-        """Yield the crystals of each unit."""
-        tasks = (self.about | {"n": n, "number": number} for number, n in units)
-        for task, found in map_tasks(self.executor, make, tasks, ahead=self.ahead, limits=_LIMITS):
-            if isinstance(found, Failure):
-                raise CrystallmError(f"hypothetical crystals cannot be made: {found.reason}")
-            unit = task["number"]
-            rows = [
-                {"unit": unit, "formula": formula, "ids": base64.b64decode(ids)} for formula, ids in found
-            ]
-            yield UnitResult(unit, rows)
-
-
 def make(task: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Return formulas with the tokens of a crystal in base64, "" for none, in a worker process."""
+    """Return formulas with the packed tokens of a crystal, "" for none, in a worker process."""
     library = load_library(task["references"])
     starts, known = _starts(task["dataset"]), _known(task["known"])
     random = np.random.default_rng([task["seed"], task["number"]])
@@ -196,7 +167,7 @@ def make(task: Mapping[str, Any]) -> list[tuple[str, str]]:
             continue
         drawn.add(formula)
         crystals = list(probable_crystals(library, counts, task["least"]))
-        found += [(formula, _packed(ids)) for ids in crystals] or [(formula, "")]
+        found += [(formula, packed(ids)) for ids in crystals] or [(formula, "")]
     return found
 
 
@@ -244,10 +215,6 @@ def _starts(dataset: str) -> list[dict[str, int]]:
 @cache
 def _known(path: str) -> frozenset[str]:
     return frozenset(json.loads(Path(path).read_text(encoding="utf-8")))
-
-
-def _packed(ids: Sequence[int]) -> str:
-    return base64.b64encode(np.array(ids, "<u2").tobytes()).decode("ascii")
 
 
 def _write(out: Path, folder: RunFolder) -> HypotheticalReport:
