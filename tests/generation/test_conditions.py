@@ -121,6 +121,19 @@ def test_what_a_request_leaves_open_is_chosen_with_the_conditions(model, fields)
     assert generator.note(0) != generator.note(2) or not fields
 
 
+def test_values_of_a_range_do_not_decide_the_tokens(model):
+    """Points of the same ratio would give each value of the range one part of the structures only."""
+
+    def points(**more):
+        requests = Generator(
+            model, [Request(formula="NaCl", z=4, n=4, **more)], SamplingOptions()
+        ).sequence_requests(0)
+        return [request.point for request, _ in requests]
+
+    assert points(conditions=("density=2:3",)) == [None] * 4
+    assert len(set(points())) == 4
+
+
 def test_a_saved_model_takes_the_same_conditions_and_has_them_in_its_card(model, tmp_path):
     save(model.network, tmp_path / "saved")
     loaded = load_model(tmp_path / "saved", device="cpu")
