@@ -1,8 +1,9 @@
-"""Put the best weights of a training run into the package: bfloat16 shards, recipe, metrics and card.
+"""Put the weights of a training run into the package: bfloat16 shards, recipe, metrics and card.
 
-    python scripts/bundle_model.py RUN NAME --card card.json [--into models]
+    python scripts/bundle_model.py RUN NAME --card card.json [--into models] [--last]
 
-The card is a JSON object; its `summary` is the line that `crystallm models` prints.
+The weights are those of the lowest validation loss, or the last ones. The card is a JSON object; its
+`summary` is the line that `crystallm models` prints.
 """
 
 from __future__ import annotations
@@ -28,8 +29,9 @@ def main() -> None:
     parser.add_argument("name")
     parser.add_argument("--card", type=Path, required=True)
     parser.add_argument("--into", type=Path, default=WEIGHTS, help="folder of models (the package's)")
+    parser.add_argument("--last", action="store_true", help="the last weights, not the best ones")
     args = parser.parse_args()
-    network = load.load(args.run / state.MODEL, device="cpu")
+    network = load.load(args.run / (state.LAST if args.last else state.MODEL), device="cpu")
     folder = args.into / args.name
     models_folder.save(network, folder, dtype=torch.bfloat16, card=json.loads(args.card.read_text()))
     for name in (state.RECIPE, metrics.METRICS):

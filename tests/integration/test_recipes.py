@@ -57,14 +57,16 @@ def test_a_recipe_of_the_paper_says_what_the_paper_says(name):
     assert (recipe.packing, recipe.language) == ("random", "cif")
 
 
-@pytest.mark.parametrize("part", ["recipe-1.json", "recipe-2.json", state.RECIPE])
+@pytest.mark.parametrize("part", ["recipe-1.json", "recipe-2.json", "recipe-3.json", state.RECIPE])
 def test_all_parts_of_the_bundled_model_were_trained_much_like_what_we_recommend(part):
     recipe = read("default")
     brought = Recipe.model_validate_json((WEIGHTS / "default" / part).read_text(encoding="utf-8"))
     other = {"dtype", "dropout", "augmentation_share", "batch_tokens", *BUDGET}
     if part != "recipe-1.json":  # it goes on from the part before
         other |= {"learning_rate", "warmup", "init_from", "patience"}
-    left = {"validate_every"}  # decides nothing
+    if part == state.RECIPE:  # half of its crystals are hypothetical
+        other |= {"replay_dataset", "replay_share"}
+    left = {"validate_every", "compile"}  # decide nothing
     assert recipe.model_dump(exclude=other | left) == brought.model_dump(exclude=other | left)
     assert 0 < brought.learning_rate <= recipe.learning_rate
 

@@ -12,6 +12,6 @@ def test_a_card_says_what_is_known_and_what_is_not():
     assert "library_name: crystallm" in head
     assert 'load_model("hf:org/crystals")' in text
     assert "| Alexandria | 10088 | CC-BY-4.0 |" in text
-    assert "0.405" in text
+    assert "0.494" in text
     bare = model_card.markdown(random_model("cif", "gpt2"))
     assert bare.count("Not given.") == 5
