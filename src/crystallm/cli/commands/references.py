@@ -134,8 +134,6 @@ def hypothetical(
     if output.as_json:
         print_json([report._asdict()])
     elif not output.quiet:
-        text = (
-            f"{options.out}: {report.crystals:,} crystals, {report.tokens:,} tokens, of {report.formulas:,}"
-        )
-        text += f" formulas; {report.without:,} others have no probable crystal"
+        text = f"{options.out}: {report.crystals:,} crystals, {report.tokens:,} tokens"
+        text += f"; {report.without:,} of {report.formulas:,} formulas have no probable crystal"
         page().print(plain(text), soft_wrap=True, highlight=False)
