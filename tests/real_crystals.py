@@ -99,6 +99,16 @@ def write_split(folder: Path, split: str, streams: Any) -> None:
             writer.add(np.asarray(ids, dtype="<u2").tobytes())
 
 
+def write_prompts(folder: Path, **splits: Any) -> None:
+    """Write a data set in orbits whose crystals are prompts: compositions of each split, in P1."""
+    from crystallm.orbits import language
+    from crystallm.storage.run_folder import FACTS
+
+    for split, compositions in splits.items():
+        write_split(folder, split, [language.prompt(counts.items(), 1) for counts in compositions])
+    (folder / FACTS).write_text(json.dumps({"language": "orbits", "vocab_size": 1410, "crystals": {}}))
+
+
 @cache
 def rutile_text() -> str:
     """TiO2 with the cell and oxygen of Baur and Khan, Acta Cryst. B27, 2133 (1971)."""

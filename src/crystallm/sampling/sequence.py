@@ -25,7 +25,8 @@ _BLOCK = 64  # uniform numbers drawn at once
 _STRATA = 2.0**8
 """A point draws tokens until the prefix that it has drawn is less probable than 1 / `_STRATA`. More strata
 would multiply the rounding errors of logits, which depend on the batch."""
-_BELOW_ONE = 1.0 - 2.0**-40
+BELOW_ONE = 1.0 - 2.0**-40
+"""Largest number that draws a token: numbers above it count as this."""
 
 
 @dataclass(frozen=True)
@@ -150,7 +151,7 @@ class RandomNumbers:
     def drew(self, start: float, length: float) -> None:
         """Take in what the last number drew: a token whose interval starts there and is that long."""
         if self._left > 1:
-            self._point = min(max((self._point - start) / max(length, 1e-300), 0.0), _BELOW_ONE)
+            self._point = min(max((self._point - start) / max(length, 1e-300), 0.0), BELOW_ONE)
             self._left *= length
 
     def skip(self) -> None:

@@ -12,6 +12,8 @@ import numpy as np
 import torch
 from torch.nn import functional
 
+from crystallm.sampling.sequence import BELOW_ONE
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -19,7 +21,6 @@ if TYPE_CHECKING:
 
     from crystallm.network.config import Ids
 
-_BELOW_ONE = 1.0 - 2.0**-40
 _MAX_CACHED = 4096  # token lists whose arrays are cached
 
 
@@ -71,7 +72,7 @@ def draw_tokens(
         probabilities = probabilities.masked_fill(torch.zeros_like(beyond).scatter(-1, order, beyond), 0.0)
     cumulative = probabilities.cumsum(dim=-1)
     cumulative = cumulative / cumulative[:, -1:]
-    tokens = (cumulative <= uniforms.clamp(max=_BELOW_ONE)[:, None]).sum(dim=-1)
+    tokens = (cumulative <= uniforms.clamp(max=BELOW_ONE)[:, None]).sum(dim=-1)
     ends = cumulative.gather(1, tokens[:, None])
     starts = functional.pad(cumulative, (1, 0)).gather(1, tokens[:, None])
     return tokens, torch.cat([starts, ends - starts], dim=1)
@@ -158,7 +159,7 @@ class TokenSampler:
             logits.numpy(),
             np.concatenate(arrays),
             np.cumsum([len(array) for array in arrays]),
-            np.minimum(uniforms, _BELOW_ONE),
+            np.minimum(uniforms, BELOW_ONE),
             float(temperature),
             top_k or self._n_vocabulary,
             drawn,

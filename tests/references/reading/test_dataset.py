@@ -13,7 +13,7 @@ from crystallm.references.reading import dataset
 from crystallm.references.reading.tokens import relatives_of
 from crystallm.storage.run_folder import FACTS
 from known_crystals import library
-from real_crystals import write_split
+from real_crystals import write_prompts, write_split
 
 COMPOSITIONS = [{"Ge": 2, "O": 4}, {"Ca": 1, "Ti": 1, "O": 3}, {"Na": 7, "Cl": 1}]
 
@@ -22,10 +22,7 @@ COMPOSITIONS = [{"Ge": 2, "O": 4}, {"Ca": 1, "Ti": 1, "O": 3}, {"Na": 7, "Cl": 1
 def folder(tmp_path):
     """A data set whose crystals are prompts: that is all that a lookup reads."""
     place = tmp_path / "data"
-    crystals = [language.prompt(counts.items(), 1) for counts in COMPOSITIONS]
-    write_split(place, "train", crystals)
-    write_split(place, "val", crystals[:1])
-    (place / FACTS).write_text(json.dumps({"language": "orbits", "vocab_size": 1410, "crystals": {}}))
+    write_prompts(place, train=COMPOSITIONS, val=COMPOSITIONS[:1])
     return place
 
 

@@ -20,7 +20,7 @@ from crystallm.references.reading import hypothetical
 from crystallm.references.reading.hypothetical import HypotheticalReport, exchanged, write_hypothetical
 from crystallm.storage.run_folder import FACTS
 from known_crystals import library
-from real_crystals import write_split
+from real_crystals import write_prompts
 
 COMPOSITIONS = [{"Ge": 2, "O": 4}, {"Ca": 1, "Ti": 1, "O": 3}, {"Na": 4, "Cl": 4}]
 
@@ -29,10 +29,7 @@ COMPOSITIONS = [{"Ge": 2, "O": 4}, {"Ca": 1, "Ti": 1, "O": 3}, {"Na": 4, "Cl": 4
 def folder(tmp_path):
     """A data set whose crystals are prompts: no more is read of them."""
     place = tmp_path / "data"
-    crystals = [language.prompt(counts.items(), 1) for counts in COMPOSITIONS]
-    write_split(place, "train", crystals)
-    write_split(place, "val", [language.prompt({"Sn": 2, "O": 4}.items(), 1)])
-    (place / FACTS).write_text(json.dumps({"language": "orbits", "vocab_size": 1410, "crystals": {}}))
+    write_prompts(place, train=COMPOSITIONS, val=[{"Sn": 2, "O": 4}])
     library().write(tmp_path / "known.parquet")
     return place
 

@@ -14,12 +14,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from crystallm.datasets import shards
-from crystallm.errors import InputError
 from crystallm.execution.progress import Progress, no_progress
 from crystallm.language import get_language
 from crystallm.references.load import fingerprint, load_library
 from crystallm.references.reading.tokens import relatives_of
-from crystallm.references.reading.units import UNIT_SIZE, make_units, packed, unpacked
+from crystallm.references.reading.units import UNIT_SIZE, facts_of_orbits, make_units, packed, unpacked
 from crystallm.storage import files
 from crystallm.storage.run_folder import FACTS, RunFolder
 
@@ -65,12 +64,7 @@ def add_relatives(
         InputError: no such data set, one of another language, or no such library.
         CrystallmError: the folder cannot be written.
     """
-    facts = shards.facts(dataset)
-    if facts["language"] != "orbits":
-        raise InputError(
-            f"the data set {str(dataset)!r} is in the language {facts['language']!r}: relatives are read in "
-            "orbits alone, prepare it with --language orbits"
-        )
+    facts = facts_of_orbits(dataset, "relatives are read")
     paths = [str(path.resolve()) for path in references]
     parts = dataset.with_name(f"{dataset.name}.relatives.parts")
     library = fingerprint(load_library(paths))

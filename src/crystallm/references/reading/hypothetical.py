@@ -31,7 +31,7 @@ from crystallm.references.candidates import Filter, find_candidates
 from crystallm.references.library import Library, reduced
 from crystallm.references.load import fingerprint, load_library
 from crystallm.references.lookup import likeliest
-from crystallm.references.reading.units import UNIT_SIZE, make_units, packed, unpacked
+from crystallm.references.reading.units import UNIT_SIZE, facts_of_orbits, make_units, packed, unpacked
 from crystallm.references.scorer import default_scorer
 from crystallm.references.similarity import default_similarity
 from crystallm.storage import files
@@ -86,12 +86,7 @@ def write_hypothetical(
         InputError: no such data set, one of another language, no such library, or no --out.
         CrystallmError: the folder cannot be written, or no formula has a crystal.
     """
-    facts = shards.facts(dataset)
-    if facts["language"] != "orbits":
-        raise InputError(
-            f"the data set {str(dataset)!r} is in the language {facts['language']!r}: hypothetical crystals "
-            "are made in orbits alone, prepare it with --language orbits"
-        )
+    facts = facts_of_orbits(dataset, "hypothetical crystals are made")
     out = options.out
     if out is None:
         raise InputError("--out is missing: name a folder for the data set, such as hypothetical")
@@ -134,13 +129,12 @@ def write_hypothetical(
 
 def _left_out(dataset: Path, library: Library, exclude: Sequence[str]) -> set[str]:
     """Return the reduced formulas of which no crystal is made."""
-    found = {library.formula(row) for row in range(len(library))}
+    found = set(library.formulas_of(elements.symbols()))
     for split in ("val", "test"):
         with contextlib.suppress(InputError):  # there is none
             found |= {reduced(counts) for counts in _compositions(dataset, split)}
     for path in exclude:
-        other = load_library([path])
-        found |= {other.formula(row) for row in range(len(other))}
+        found.update(load_library([path]).formulas_of(elements.symbols()))
     return found
 
 

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from crystallm.datasets import shards
 from crystallm.datasets.prepare import local_executor
-from crystallm.errors import CrystallmError
+from crystallm.errors import CrystallmError, InputError
 from crystallm.execution.mapping import map_tasks
 from crystallm.execution.progress import Progress, no_progress
 from crystallm.execution.resumable import UnitResult, run_units
@@ -18,6 +19,7 @@ from crystallm.execution.tasks import Failure, Limits
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
     from concurrent.futures import Executor
+    from pathlib import Path
 
     from crystallm.storage.run_folder import RunFolder
 
@@ -26,6 +28,24 @@ UNIT_SIZE = 500
 _LIMITS = Limits(seconds=900.0)
 
 Task = dict[str, Any]
+
+
+def facts_of_orbits(dataset: Path, what: str) -> dict[str, Any]:
+    """Return the facts of a data set in the language `orbits`.
+
+    Args:
+        what: is done in this language alone, for the error.
+
+    Raises:
+        InputError: no such data set, or one of another language.
+    """
+    facts = shards.facts(dataset)
+    if facts["language"] != "orbits":
+        raise InputError(
+            f"the data set {str(dataset)!r} is in the language {facts['language']!r}: {what} in orbits "
+            "alone, prepare it with --language orbits"
+        )
+    return facts
 
 
 def make_units(
